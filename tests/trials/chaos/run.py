@@ -5,32 +5,26 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
 
-import httpx2
 import msgspec
 import trio
 
 from crypto.errors import Reason
-from sandbox.api import ApiRefused
 from sandbox.people import Person, connected
 from tests.trials.chaos.harm import COMES_BACK, Harmer, planned_harm
 from tests.trials.chaos.house import House, house
-from tests.trials.chaos.keeping import TOTAL, asked_again, forgotten, handling_of_step, steps, total
+from tests.trials.chaos.keeping import asked_again, forgotten, handling_of_step
 from tests.trials.chaos.look import RedisAway
+from tests.trials.chaos.remembering import ANSWER_SECONDS, Remembering, say
 from tests.trials.chaos.script import Handling, Utterance, expected_answers, handling_of, quick_text, utterances
 from tests.trials.chaos.verdict import Verdict, judge
 from tests.trials.drills.forks import forks, stored
 from tests.trials.open_streams import left_open
 
-SAY_AGAIN_SECONDS = 0.2
 LOOK_SECONDS = 0.25
 QUIET_SECONDS = 3.0
 """After the last answer: what is answered twice comes late."""
 
-COUNT_SECONDS = 40.0
-"""For what is done behind the last round."""
-
 MOST_FINDINGS = 40
-ANSWER_SECONDS = 30.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,78 +130,7 @@ async def _talk(person: Person, conversation_id: str, own: Sequence[Utterance]) 
     began = trio.current_time()
     for utterance in own:
         await trio.sleep_until(began + utterance.at_seconds)
-        await _say(person, conversation_id, utterance.text)
-
-
-async def _say(person: Person, conversation_id: str, text: str) -> None:
-    while True:
-        try:
-            await person.say(conversation_id, text)
-            return
-        except (httpx2.TransportError, ApiRefused):
-            await trio.sleep(SAY_AGAIN_SECONDS)  # a session needs the agent's keys, and the relay is away
-
-
-class Remembering:
-    """The people whom the agent asks, reminds and remembers: each says the next word when it has heard what the last one gave.
-
-    `is_over`: no further round is begun. `rounds`: that were gone through to their end.
-    """
-
-    def __init__(self, home: House) -> None:
-        self._home = home
-        self.is_over = False
-        self.rounds = 0
-        self.forgotten = 0
-        self.findings: list[str] = []
-
-    async def run(self, deadline: float) -> None:
-        """Until it is over and each has finished its round."""
-        with trio.move_on_at(deadline - COUNT_SECONDS):
-            async with trio.open_nursery() as nursery:
-                for person in self._home.rememberers:
-                    nursery.start_soon(self._talk, person)
-
-    async def count(self) -> None:
-        """What the store has counted is as much as all have said."""
-        for person in self._home.rememberers[:1]:
-            told = await self._told(person, TOTAL)
-            expected = [total(self.rounds)]
-            if told != expected:
-                self.forgotten += 1
-                self.findings.append(f"{person.name}: the store says {told}, not {expected}")
-
-    async def _told(self, person: Person, text: str) -> list[str]:
-        """What a person hears who says something now."""
-        where = self._home.world.conversations[person]
-        before = len(person.transcript.heard(where))
-        await _say(person, where, text)
-        with trio.move_on_after(ANSWER_SECONDS):
-            await person.transcript.until(lambda: len(person.transcript.heard(where)) > before)
-        return person.transcript.heard(where)[before:]
-
-    def conversations(self) -> list[tuple[Person, list[str], list[str]]]:
-        """Of each: what was said and heard in its rounds."""
-        rows = []
-        for person in self._home.rememberers:
-            transcript, where = person.transcript, self._home.world.conversations[person]
-            said = [text for text in transcript.said(where) if text != TOTAL]
-            heard = transcript.heard(where)
-            rows.append((person, said, heard[: len(heard) - (len(said) < len(transcript.said(where)))]))
-        return rows
-
-    async def _talk(self, person: Person) -> None:
-        where, number = self._home.world.conversations[person], 0
-        while not self.is_over:
-            for step in steps(number):
-                await _say(person, where, step.says)
-                last, heard = step.hears[-1], partial(person.transcript.heard, where)
-                waits = f"{person.name} waits for {last!r}"
-                self.findings.append(waits)
-                await person.transcript.until(lambda last=last, heard=heard: last in heard())  # type: ignore[misc]
-                self.findings.remove(waits)
-            number += 1
-            self.rounds += 1
+        await say(person, conversation_id, utterance.text)
 
 
 async def _settle(home: House, harmer: Harmer, deadline: float) -> list[str]:
@@ -297,7 +220,7 @@ def _count(
     harmer: Harmer,
     order: Order,
     findings: list[str],
-    remembering: "Remembering",
+    remembering: Remembering,
     *,
     unanswered: int,
     streams_left: int,
