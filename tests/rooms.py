@@ -76,6 +76,12 @@ NEVER: Final[dict[str, tuple[str, ...]]] = {
     "sandbox": ("supervisor.settings", "supervisor.observe", "supervisor.pool", "supervisor.keeper"),
 }
 
+RECORDS_KNOWN: Final[dict[str, tuple[str, ...]]] = {
+    "supervisor.pool": ("bus.records.control", "bus.records.sealing"),
+    "supervisor.keeper": (),
+}
+"""What these rooms may import of bus/records/, where nearly every file is about messages; a new file is about them until it is named here."""
+
 DEFERRED: Final[dict[tuple[str, str], str]] = {
     ("sandbox.__main__", "host.parent_death"): "each subcommand of the sandbox loads what it needs alone",
     ("sandbox.__main__", "sandbox.chaos_proxy"): "as above",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import DEFERRED, KEY_TYPES, NEVER, ROOMS
+from tests.rooms import DEFERRED, KEY_TYPES, NEVER, RECORDS_KNOWN, ROOMS
 
 pytestmark = pytest.mark.pure
 
@@ -94,6 +94,9 @@ def complaint(arrow: Arrow) -> str | None:
     text = f"{arrow.module} imports {arrow.name}"
     if importer and imported and ROOMS.index(imported) < ROOMS.index(importer):
         return f"{text}: {imported} stands above {importer} (ROOMS in tests/rooms.py)"
+    known = RECORDS_KNOWN.get(importer)
+    if known is not None and imported == "bus.records" and not is_within(arrow.name, known):
+        return f"{text}, which is about messages (RECORDS_KNOWN in tests/rooms.py)"
     never = tuple(place for room, places in NEVER.items() if is_within(arrow.module, (room,)) for place in places)
     return f"{text}, which it must not know of (NEVER in tests/rooms.py)" if is_within(arrow.name, never) else None
 
@@ -119,6 +122,8 @@ def test_imports_point_down() -> None:
         ("supervisor.keeper.notify", "supervisor.settings.secrets"),
         ("supervisor.keeper.answering", "supervisor.pool.pool"),
         ("supervisor.pool.process", "bus.records.records"),
+        ("supervisor.pool.roster", "bus.records.cards"),
+        ("supervisor.keeper.keeper", "bus.records.timers"),
         ("supervisor.pool.pool", "supervisor.relay.frames"),
         ("supervisor.pool.places", "bus.steps.jobs"),
         ("supervisor.peers.owners", "supervisor.inbound.lanes"),
