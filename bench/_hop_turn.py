@@ -62,7 +62,7 @@ def turn(contender: Contender, loads: Sequence[Load], fsync: str) -> dict[str, F
     """Figures by load. Raises `BenchmarkFailed`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         directory = Path(folder)
-        url, redis_pid = stack.enter_context(_server(directory, fsync))
+        url, redis_pid = stack.enter_context(server(directory, fsync))
         environment = {**os.environ, "BENCH_REDIS_URL": url, "PYTHONPATH": str(ROOT)}
         log = directory / "log"
         workers = [stack.enter_context(child(argv, log=log, environment=environment)) for argv in contender.workers]
@@ -105,7 +105,8 @@ def _line(process: subprocess.Popen[str], seconds: float) -> str:
 
 
 @contextmanager
-def _server(directory: Path, fsync: str) -> Iterator[tuple[str, int]]:
+def server(directory: Path, fsync: str) -> Iterator[tuple[str, int]]:
+    """A server as the product starts it; yields its URL and process id."""
     layout = embedded.prepare(directory, directory)
     process = embedded.start(embedded.find_server(), layout, fsync, None)
     sync = embedded.FileSync(layout)

@@ -5,6 +5,7 @@ The job's lease is the guard: nobody else writes it meanwhile, so it needs no ve
 
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from typing import cast
 
 from bus.records.kept import (
@@ -13,6 +14,7 @@ from bus.records.kept import (
     STATE,
     STORE,
     VERSION_BYTES,
+    KeptRecord,
     decode_kept,
     exchange_name,
     open_kept,
@@ -22,6 +24,7 @@ from bus.records.kept import (
 )
 from bus.records.records import BadRecord, Job
 from bus.records.sealing import BusKey
+from bus.steps.opened import OpenedExchange, OpenedExchanges
 from bus.steps.thread_steps import Effect, ThreadSteps
 from bus.transport.client import both
 
@@ -31,6 +34,10 @@ class KeptEffects:
 
     _bus_key: BusKey
     _agent_id: str
+
+    @cached_property
+    def _opened_lately(self) -> OpenedExchanges:
+        return OpenedExchanges()
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         """Returns the effect that writes the state."""
@@ -59,8 +66,9 @@ class KeptEffects:
         body = open_kept(packed, STORE, "", name, key=self._bus_key, agent_id=self._agent_id)
         return packed[:VERSION_BYTES], body
 
-    def forget_effect(self, job: Job) -> Effect:  # noqa: ARG002 - as the others
+    def forget_effect(self, job: Job) -> Effect:
         """Returns the effect that deletes all that is kept of the conversation."""
+        self._opened_lately.forget(job.conversation_id)
         return ("forget", "", "", "")
 
     def _now_ms(self) -> float:
@@ -76,17 +84,30 @@ class KeptEffects:
         """
         found, from_ms = list[bytes](), self._now_ms() - EXCHANGES_KEPT_MS
         for packed in records:
+            version = packed[:VERSION_BYTES]
+            opened = self._opened_lately.get(version, job.conversation_id)
             try:
-                record = decode_kept(packed)
-                at_ms, thread_id = when_and_where(record)
+                if opened is None:
+                    record = decode_kept(packed)
+                    at_ms, thread_id = when_and_where(record)
+                else:
+                    at_ms, thread_id = opened.at_ms, opened.thread_id
                 if thread_id == job.thread_id:
                     break
-                if at_ms >= from_ms:
-                    place = (EXCHANGE, self._agent_id, job.conversation_id, record.name)
-                    found.append(open_record(record, place, self._bus_key))
+                if at_ms < from_ms:
+                    continue
+                if opened is None:
+                    opened = self._open_exchange(job, record)
+                    self._opened_lately.put(version, opened)
+                found.append(opened.body)
             except BadRecord:
                 continue
         return found
+
+    def _open_exchange(self, job: Job, record: KeptRecord) -> OpenedExchange:
+        place = (EXCHANGE, self._agent_id, job.conversation_id, record.name)
+        at_ms, thread_id = when_and_where(record)
+        return OpenedExchange(job.conversation_id, at_ms, thread_id, open_record(record, place, self._bus_key))
 
 
 class KeptSteps(KeptEffects, ThreadSteps):

@@ -1,18 +1,18 @@
-"""Encodes spans as a request of OTLP. Ours are written directly, for a fifth of the cost of OpenTelemetry's encoder; the owner's go through it.
+"""Encodes spans as a request of OTLP. Ours are written byte by byte, for a tenth of the cost of OpenTelemetry's encoder; the owner's go through it.
 
-Imports OpenTelemetry, so it is imported only if something is sent.
+Imports OpenTelemetry, so it is imported only if something is sent. The numbers of the fields are those of opentelemetry/proto/trace/v1/trace.proto.
 """
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Status
 
-from bus.telemetry.traces import EndedSpan, span_id, trace_id
+from bus.telemetry.traces import EndedSpan, Value, span_id, trace_id
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -21,6 +21,20 @@ SCOPE = "hashee-agent"
 SAMPLED = 1
 PARENT_IS_KNOWN = 0x100  # flag of OTLP: it is known whether the parent is of another process
 PARENT_IS_REMOTE = 0x200
+MOST_HEADS = 1024  # of attributes: what stands before a text, by its name and length, is made once
+
+# The key of a field, for a value that has a length: number << 3 | 2.
+RESOURCE_SPANS = b"\x0a"  # of a request
+SCOPE_SPANS = b"\x12"  # of resource spans
+SPAN = b"\x12"  # of scope spans
+PARENT_SPAN_ID, NAME, ATTRIBUTE, EVENT = b"\x22", b"\x2a", b"\x4a", b"\x5a"
+STATUS_ERROR = bytes((0x7A, 2, 0x18, Status.STATUS_CODE_ERROR))
+KEY, VALUE = b"\x0a", b"\x12"  # of an attribute
+STRING, BOOL, INT, DOUBLE = b"\x0a", b"\x10", b"\x18", b"\x21"  # of its value
+_IDS = struct.Struct("<2s16s2s8s")  # trace_id and span_id, with their keys and lengths
+_TIMES = struct.Struct("<BBBQBQ2sI")  # kind, start, end, flags
+_EVENT = struct.Struct("<BQ")
+_DOUBLE = struct.Struct("<d")
 
 
 def resource_of(attributes: Mapping[str, str]) -> Resource:
@@ -30,53 +44,75 @@ def resource_of(attributes: Mapping[str, str]) -> Resource:
 
 def encoder(attributes: Mapping[str, str]) -> "Callable[[Sequence[EndedSpan | ReadableSpan]], bytes]":
     """Returns a function that encodes spans as a request; `attributes` describe this process."""
-    resource = resource_of(attributes)
+    resource = bytes(ResourceSpans(resource=resource_of(attributes)).SerializeToString())
+    scope = bytes(ScopeSpans(scope=InstrumentationScope(name=SCOPE)).SerializeToString())
 
     def encode(spans: "Sequence[EndedSpan | ReadableSpan]") -> bytes:
-        request = ExportTraceServiceRequest()
-        ours = request.resource_spans.add(resource=resource).scope_spans.add(scope=InstrumentationScope(name=SCOPE))
-        theirs = []
-        for span in spans:
-            if isinstance(span, EndedSpan):
-                _write(ours.spans.add(), span)
-            else:
-                theirs.append(span)
+        ours = b"".join([_field(SPAN, _bytes_of(span)) for span in spans if isinstance(span, EndedSpan)])
+        request = _field(RESOURCE_SPANS, resource + _field(SCOPE_SPANS, scope + ours))
+        theirs = [span for span in spans if not isinstance(span, EndedSpan)]
         if theirs:
             # A second large import, which a supervisor never needs.
             from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans  # noqa: PLC0415
 
-            request.MergeFrom(encode_spans(theirs))
-        return bytes(request.SerializeToString())
+            request += bytes(encode_spans(theirs).SerializeToString())  # two requests behind each other are one
+        return request
 
     return encode
 
 
-def _write(message: SpanMessage, span: EndedSpan) -> None:
-    message.trace_id = bytes.fromhex(trace_id(span.span))
-    message.span_id = bytes.fromhex(span_id(span.span))
-    message.flags = SAMPLED | PARENT_IS_KNOWN
+def _bytes_of(span: EndedSpan) -> bytes:
+    """Returns a span as protobuf has it."""
+    flags, parent = SAMPLED | PARENT_IS_KNOWN, b""
     if span.parent:
-        message.parent_span_id = bytes.fromhex(span_id(span.parent))
-        message.flags |= PARENT_IS_REMOTE
-    message.name = span.name
-    message.kind = span.kind  # type: ignore[assignment]  # a number of this enum
-    message.start_time_unix_nano = span.start_ns
-    message.end_time_unix_nano = max(span.start_ns, span.end_ns)  # a clock may be set back
-    for name, value in span.attributes.items():
-        to = message.attributes.add(key=name).value
-        if isinstance(value, str):
-            to.string_value = value
-        elif isinstance(value, bool):
-            to.bool_value = value
-        elif isinstance(value, int):
-            to.int_value = value
-        else:
-            to.double_value = value
-    for name, at_ns in span.events:
-        message.events.add(name=name, time_unix_nano=at_ns)
+        flags |= PARENT_IS_REMOTE
+        parent = _field(PARENT_SPAN_ID, bytes.fromhex(span_id(span.parent)))
+    ids = _IDS.pack(b"\x0a\x10", bytes.fromhex(trace_id(span.span)), b"\x12\x08", bytes.fromhex(span_id(span.span)))
+    end_ns = max(span.start_ns, span.end_ns)  # a clock may be set back
+    times = _TIMES.pack(0x30, span.kind, 0x39, span.start_ns, 0x41, end_ns, b"\x85\x01", flags)
+    told = [_attribute(name, value) for name, value in span.attributes.items()]
+    told += [_field(EVENT, _EVENT.pack(0x09, at_ns) + _field(b"\x12", name.encode())) for name, at_ns in span.events]
     if span.error:
-        message.attributes.add(key="error.type").value.string_value = span.error
-        message.status.code = Status.STATUS_CODE_ERROR
+        told += [_attribute("error.type", span.error), STATUS_ERROR]
+    return b"".join((ids, parent, _field(NAME, span.name.encode()), times, *told))
+
+
+def _attribute(name: str, value: Value) -> bytes:
+    if isinstance(value, str):
+        text = value.encode()
+        return _before_text(name, len(text)) + text
+    if isinstance(value, bool):
+        packed = BOOL + bytes((value,))
+    elif isinstance(value, int):
+        packed = INT + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    else:
+        packed = DOUBLE + _DOUBLE.pack(value)
+    return _field(ATTRIBUTE, _field(KEY, name.encode()) + _field(VALUE, packed))
+
+
+@lru_cache(MOST_HEADS)
+def _before_text(name: str, size: int) -> bytes:
+    """Returns what stands before the text of an attribute with this name and so many bytes of text."""
+    whole = _field(ATTRIBUTE, _field(KEY, name.encode()) + _field(VALUE, _field(STRING, bytes(size))))
+    return whole[: len(whole) - size]
+
+
+def _field(key: bytes, value: bytes) -> bytes:
+    """Returns a field whose value has a length."""
+    size = len(value)
+    return key + (_ONE_BYTE[size] if size < len(_ONE_BYTE) else _varint(size)) + value
+
+
+_ONE_BYTE = tuple(bytes((number,)) for number in range(128))
+
+
+def _varint(number: int) -> bytes:
+    packed = bytearray()
+    while number > 0x7F:
+        packed.append(number & 0x7F | 0x80)
+        number >>= 7
+    packed.append(number)
+    return bytes(packed)
 
 
 def _pair(name: str, value: str) -> KeyValue:

@@ -68,9 +68,10 @@ class LiveTracing(Tracing):
 
     def begin(self) -> str:
         """Returns a new span at the root of a new trace."""
-        trace = os.urandom(16)  # not `random`, which a handler may have seeded
-        flag = int.from_bytes(trace[8:]) < self._below
-        return f"00-{trace.hex()}-{os.urandom(8).hex()}-0{flag:d}"
+        drawn = os.urandom(24)  # not `random`, which a handler may have seeded
+        flag = int.from_bytes(drawn[8:16]) < self._below
+        ids = drawn.hex()
+        return f"00-{ids[:32]}-{ids[32:]}-0{flag:d}"
 
     def child(self, parent: str, span_id: str = "") -> str:
         """Returns a new span under `parent`; NONE without a parent."""

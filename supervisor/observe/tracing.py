@@ -8,9 +8,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 
+import msgspec
 import structlog
 
 from bus.records.records import SentNote
@@ -40,9 +40,11 @@ NS_IN_MS = 1_000_000
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class _Send:
+class _Send(msgspec.Struct):
+    """A reply on its way. `span`: of its sending; `parent`: the one that made it."""
+
     conversation_id: str
+    span: str
     parent: str
     read_ns: int
     committed_ns: int = 0
@@ -68,7 +70,7 @@ class MessageTraces:
         """Ends the span of a message that was taken in or put into quarantine; `ids`: message and conversation, `error`: why it is unreadable."""
         if not span or outcome is None or not (outcome.is_new or error):
             return
-        attributes = _ids(*ids) | {"hashee.outcome": "quarantined" if error else outcome.value.decode()}
+        attributes = _attributes(*ids, "quarantined" if error else outcome.value.decode())
         self._tracing.tell(
             EndedSpan(span, NONE, RECEIVE, CONSUMER, began_ns, time.time_ns(), attributes, error=error or "")
         )
@@ -81,21 +83,26 @@ class MessageTraces:
             return NONE
         known = self._sends.get(client_message_id)
         if known is None:
-            self._keep(client_message_id, _Send(conversation_id, parent, time.time_ns()))
-        return self._span_of(parent, client_message_id)
+            span = self._span_of(parent, client_message_id)
+            known = self._sends[client_message_id] = _Send(conversation_id, span, parent, time.time_ns())
+            while len(self._sends) > self._most_sends:
+                self._sends.popitem(last=False)
+        return known.span
 
     def committed(self, client_message_id: str) -> None:
         """Notes that a reply was encrypted and stands in the outbox."""
         send = self._sends.get(client_message_id)
         if send is not None:
-            self._keep(client_message_id, _Send(send.conversation_id, send.parent, send.read_ns, time.time_ns()))
+            send.committed_ns = time.time_ns()
+            self._sends.move_to_end(client_message_id)
 
     def acknowledged(self, client_message_id: str, conversation_id: str, sent: SentNote, sent_ms: int | None) -> None:
         """Ends the span of a reply that the relay has, with what is known here: another process may have sent it."""
         send = self._sends.pop(client_message_id, None)
-        parent = checked(sent.trace) if send is None else send.parent
-        if parent and self._tracing.is_on:
-            send = send or _Send(conversation_id, parent, sent.emitted_ms * NS_IN_MS)
+        if send is None and self._tracing.is_on and (parent := checked(sent.trace)):
+            span = self._span_of(parent, client_message_id)
+            send = _Send(conversation_id, span, parent, sent.emitted_ms * NS_IN_MS)
+        if send is not None:
             self._tell_send(client_message_id, send, "acknowledged", sent_ms=sent_ms, kind=sent.payload_type)
 
     def refused(self, client_message_id: str, reason: str) -> None:
@@ -103,11 +110,6 @@ class MessageTraces:
         send = self._sends.pop(client_message_id, None)
         if send is not None:
             self._tell_send(client_message_id, send, "dead", error=reason)
-
-    def _keep(self, client_message_id: str, send: _Send) -> None:
-        self._sends[client_message_id] = send
-        while len(self._sends) > self._most_sends:
-            self._sends.popitem(last=False)
 
     def _span_of(self, parent: str, client_message_id: str) -> str:
         """Returns the span's name, which is the same in every process."""
@@ -123,7 +125,7 @@ class MessageTraces:
         kind: str = "",
         error: str = "",
     ) -> None:
-        attributes = _ids(client_message_id, send.conversation_id) | {"hashee.outcome": outcome}
+        attributes = _attributes(client_message_id, send.conversation_id, outcome)
         if kind:
             attributes["hashee.payload_type"] = kind
         events = []
@@ -131,14 +133,17 @@ class MessageTraces:
             events.append(("encrypted", send.committed_ns))
         if sent_ms is not None:
             events.append(("sent", sent_ms * NS_IN_MS))
-        span = self._span_of(send.parent, client_message_id)
         self._tracing.tell(
-            EndedSpan(span, send.parent, SEND, PRODUCER, send.read_ns, time.time_ns(), attributes, error, tuple(events))
+            EndedSpan(send.span, send.parent, SEND, PRODUCER, send.read_ns, time.time_ns(), attributes, error, tuple(events))
         )
 
 
-def _ids(message_id: str, conversation_id: str) -> dict[str, Value]:
-    return {"messaging.message.id": message_id, "messaging.message.conversation_id": conversation_id}
+def _attributes(message_id: str, conversation_id: str, outcome: str) -> dict[str, Value]:
+    return {
+        "messaging.message.id": message_id,
+        "messaging.message.conversation_id": conversation_id,
+        "hashee.outcome": outcome,
+    }
 
 
 @contextmanager

@@ -22,6 +22,6 @@ OF_TELEMETRY = (
         ("only_sampled_spans_are_told", "if is_sampled(ended.span):", "if True:"),
         ("a_traceparent_is_checked", "return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else NONE", "return traceparent"),
         ("a_child_needs_a_parent", "if not parent:", "if False:"),
-        ("a_ratio_is_heeded", "flag = int.from_bytes(trace[8:]) < self._below", "flag = True"),
+        ("a_ratio_is_heeded", "flag = int.from_bytes(drawn[8:16]) < self._below", "flag = True"),
     ),
 )  # fmt: skip

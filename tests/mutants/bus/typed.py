@@ -7,6 +7,13 @@ from tests.mutants.mutant import of
 
 TYPED = (
     *of(
+        "bus/steps/opened.py", ("tests/bus/steps/test_opened.py",),
+        ("what_was_opened_is_of_one_conversation", "if found is None or found.conversation_id != conversation_id:", "if found is None:"),
+        ("what_was_opened_has_a_bound", "while self._bytes > self._most_bytes:", "while False:"),
+        ("what_was_opened_is_kept_for_a_while", ".used_at < until:", ".used_at < 0:"),
+        ("what_is_used_stays_longer", "        self._by_version.move_to_end(version)\n", ""),
+    ),
+    *of(
         "bus/control/client.py", ("tests/workers/test_outside.py",),
         ("what_was_never_asked_is_known_not_to_be_done", "return self in (Why.NO_AGENT, Why.NOT_OURS, Why.TOO_LARGE)", "return False"),
         ("what_no_line_holds_is_not_asked", "if len(line) > LINE_LIMIT_BYTES:", "if False:"),

@@ -1,0 +1,53 @@
+"""What was opened lately is bounded in bytes and in time, is of one conversation, and goes with what is forgotten."""
+
+import pytest
+
+from bus.steps.opened import OpenedExchange, OpenedExchanges
+
+pytestmark = pytest.mark.pure
+
+
+def exchange(size: int = 10, conversation: str = "c") -> OpenedExchange:
+    return OpenedExchange(conversation, 1, "thread", bytes(size))
+
+
+def test_it_is_found_in_its_own_conversation_alone() -> None:
+    kept = OpenedExchanges()
+    kept.put(b"1", exchange())
+    assert kept.get(b"1", "c") is not None
+    assert kept.get(b"1", "another") is None
+    assert kept.get(b"2", "c") is None
+
+
+def test_what_was_used_least_lately_leaves_where_there_is_no_room() -> None:
+    kept = OpenedExchanges(most_bytes=30)
+    for version in (b"1", b"2", b"3"):
+        kept.put(version, exchange())
+    assert kept.get(b"1", "c") is not None
+    kept.put(b"4", exchange(15))
+    assert [version for version in (b"1", b"2", b"3", b"4") if kept.get(version, "c")] == [b"1", b"4"]
+    kept.put(b"5", exchange(31))
+    assert len(kept) == 0
+
+
+def test_what_nobody_has_used_for_a_while_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("bus.steps.opened.time.monotonic", lambda: now[0])
+    kept = OpenedExchanges(kept_seconds=60.0)
+    kept.put(b"1", exchange())
+    kept.put(b"2", exchange())
+    now[0] += 50
+    kept.get(b"1", "c")
+    now[0] += 50
+    kept.sweep()
+    assert (kept.get(b"1", "c"), kept.get(b"2", "c")) != (None, None)
+    assert len(kept) == 1
+
+
+def test_what_is_forgotten_is_not_here_any_more() -> None:
+    kept = OpenedExchanges()
+    kept.put(b"1", exchange())
+    kept.put(b"2", exchange(conversation="another"))
+    kept.forget("c")
+    assert kept.get(b"1", "c") is None
+    assert kept.get(b"2", "another") is not None
