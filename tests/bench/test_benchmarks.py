@@ -40,6 +40,28 @@ def test_hop_measures_our_bus_and_the_floor() -> None:
     assert ratios["rate_to_floor"] > 0
 
 
+def test_hop_measures_an_agent_that_keeps_something_beside_a_plain_one() -> None:
+    figures = figures_of("hop", "--agent", "state", "--rounds", "1", "--seconds", "0.1", "--exchanges", "3")
+    for contender in ("plain", "state"):
+        loads = figures[contender]
+        assert isinstance(loads, dict)
+        assert loads["in_flight_64"].keys() >= TIMES | SIDES
+    more = figures["more_cpu_us"]
+    assert isinstance(more, dict)
+    assert set(more["one_at_a_time"]) == {"producer", "workers", "redis", ""}
+
+
+def test_waiting_measures_what_open_questions_cost_the_others() -> None:
+    figures = figures_of("waiting", "--count", "4", "--rounds", "1", "--messages", "2")
+    for kind in ("waits", "reminders"):
+        found = figures[kind]
+        assert isinstance(found, dict)
+        for name in ("elsewhere_ms", "elsewhere_redis_cpu_us", "there_ms", "there_redis_cpu_us", "look_redis_cpu_us"):
+            assert set(found[name]) == {"without", "beside", "ratio"}
+            assert found[name]["ratio"] > 0
+        assert "bytes_each" in found
+
+
 def test_a_peer_that_cannot_run_says_why() -> None:
     with pytest.raises(BenchmarkFailed, match="no peer of this name; there are dramatiq, taskiq, arq, faststream"):
         peer("nobody")
