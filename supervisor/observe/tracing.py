@@ -134,7 +134,9 @@ class MessageTraces:
         if sent_ms is not None:
             events.append(("sent", sent_ms * NS_IN_MS))
         self._tracing.tell(
-            EndedSpan(send.span, send.parent, SEND, PRODUCER, send.read_ns, time.time_ns(), attributes, error, tuple(events))
+            EndedSpan(
+                send.span, send.parent, SEND, PRODUCER, send.read_ns, time.time_ns(), attributes, error, tuple(events)
+            )
         )
 
 
