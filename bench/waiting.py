@@ -23,7 +23,7 @@ from bench._hop_turn import server
 from bus.records.records import InboundMessage, Job, Reply, pack_job
 from bus.records.sealing import StoreKeys
 from bus.steps.jobs import Finished, JobStore
-from bus.steps.store import Arrival, Intake, Source, Store
+from bus.steps.store import Arrival, InboundStore, Intake, Source
 from bus.steps.thread_steps import Effect
 from bus.steps.timers import Timers
 from bus.transport.client import RedisClient, open_redis
@@ -45,7 +45,7 @@ class Side:
 
     def __init__(self, client: RedisClient, jobs: JobStore, pid: int) -> None:
         self.client, self.jobs, self._pid = client, jobs, pid
-        self.store = Store(client, AGENT, "supervisor-1")
+        self.store = InboundStore(client, AGENT, "supervisor-1")
         self.timers = Timers(client, self.store.keys, KEYS.bus)
         self.figures: dict[str, list[float]] = {}
         self._seqs: dict[str, int] = {}
