@@ -307,11 +307,12 @@ class JobSteps:
         return await self._commands.script("hand_back", self._keys.board(conversation), *arguments) == b"dead"
 
     def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
-        """Seals the apology; b"" if its sender is told nothing."""
+        """Seals the apology; b"" if its sender is told nothing. Each message of a thread that is given up has its own."""
         if apology is None or not is_owed_an_apology(job.message, self._agent_id):
             return b""
         payload = with_hops(apology.payload, job.message.answering_hops)
-        return self._pack(job, APOLOGY_PLACE, msgspec.structs.replace(apology, payload=payload))
+        own = msgspec.structs.replace(job, continues="")
+        return self._pack(own, APOLOGY_PLACE, msgspec.structs.replace(apology, payload=payload))
 
     async def _on_job(self, script: str, job: Job, *arguments: Argument) -> Value:
         keys = self._keys.board(job.conversation_id)

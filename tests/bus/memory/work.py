@@ -138,7 +138,7 @@ class MemorySteps(KeptEffects):
     def _pack_apology(self, job: Job, apology: Reply | None) -> bytes:
         if apology is None or not is_owed_an_apology(job.message, self._agent_id):
             return b""
-        return self._pack(job, APOLOGY_PLACE, apology)
+        return self._pack(msgspec.structs.replace(job, continues=""), APOLOGY_PLACE, apology)
 
     async def emit_to(
         self, job: Job, conversation_id: str, place: str, reply: Reply, card: CardMove | None = None

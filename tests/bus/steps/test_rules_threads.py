@@ -6,7 +6,7 @@ import pytest
 from bus.records import records
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.kept import WAIT, pack_kept
-from bus.records.records import SCHEMA_VERSION, Job, NewerRecord
+from bus.records.records import SCHEMA_VERSION, Job, NewerRecord, decode_reply_record
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
@@ -560,3 +560,19 @@ async def test_rule_17_of_threads_what_was_bound_to_a_question_is_its_answer_in_
     assert (started.is_answer, started.places) == (True, frozenset())
     await worker.steps.settle(again, "done", [("drop_wait", "wait", "", "")])
     assert await scene.leftovers() == []
+
+
+async def test_each_message_of_a_thread_that_is_given_up_has_an_apology_of_its_own(scene: Scene) -> None:
+    """The relay passes over what has the id of something that it has."""
+    talk, worker = await talk_and_worker(scene)
+    for seq in (1, 2):
+        await talk.accept(seq)
+        job = msgspec.structs.replace(await taken(worker), continues="the thread")
+        assert await worker.steps.fail(job, "broke", None, reply("sorry")) is Failed.DEAD
+    given_up = []
+    for number in range(2):
+        entry = await talk.take_reply()
+        given_up.append(decode_reply_record(entry.fields["r"]).job_id)
+        await talk.commit(entry, f"c{number}")
+        await talk.supervisor.outbox.confirm(CONVERSATION, f"c{number}", "m", 3 + number)
+    assert given_up == [f"{CONVERSATION}-1", f"{CONVERSATION}-2"]
