@@ -552,6 +552,8 @@ class Runner:
         hand = self._hands.get(entry_id)
         if hand is None or hand.job.continues:  # an answer that a thread goes on with is not interrupted
             return
+        if hand.ending:  # what it has said last goes out with that, and is kept as said
+            return
         if hand.job.is_first_run or hand.is_known:
             hand.superseded = True
             hand.scope.cancel()

@@ -222,6 +222,26 @@ async def test_what_a_handler_has_said_before_it_is_interrupted_is_sent(autojump
     assert (texts(bus), bus.outcomes) == ([("0", "said")], ["superseded"])
 
 
+async def test_a_job_whose_end_is_being_written_is_not_superseded(autojump_clock: trio.testing.MockClock) -> None:
+    """What it says last goes out with its end: it would be lost, and kept as said."""
+    agent, bus, job, has_ended = Agent(), MemoryBus(), job_of(), trio.Event()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await chat.reply("said")
+        bus.away = True
+        has_ended.set()
+
+    async with running(agent, bus):
+        bus.give(job)
+        await has_ended.wait()
+        await trio.sleep(0.1)
+        bus.supersede(job)
+        bus.away = False
+        await bus.until(lambda: bus.finished)
+    assert (texts(bus), bus.outcomes) == ([("0", "said")], ["done"])
+
+
 async def test_a_superseded_job_is_cancelled_and_ends_as_that(autojump_clock: trio.testing.MockClock) -> None:
     bus, job = MemoryBus(), job_of()
     async with running(agent_that(seconds=10), bus):
