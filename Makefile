@@ -5,10 +5,11 @@
 # make test-redis   the tests of the bus, the keeper and the traps on the redis-server of PATH
 # make fuzz    every decoder on mutated input, guided by coverage (SECONDS=120 in all)
 # make mutants guards of crypto/, bus/ (its scripts too) and supervisor/ switched off one at a time: some test must notice
-#              (PART=crypto, bus or supervisor: only these)
+#              (PART=crypto, bus, supervisor or threads: only these; threads are the rules of threads and waits, found by the model)
+# make model   many plays of the model of threads, from the seed SEED on (PLAYS=1000; 1 to 2 minutes)
 # make chaos   a conversation of many people, some asked, reminded and remembered, while everything is killed, stopped and cut (SEED=1; 90 s)
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
-# make effects  the examples' conversations, with a process killed at every single effect: the same words (25 minutes; ARGS="--example lunch", "--given-redis")
+# make effects  the examples' conversations, with a process killed at every single effect: the same words (half an hour; ARGS="--example lunch")
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
 #              way to the relay stalls: nothing lost, repeated, deaf or forked (11 minutes)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
@@ -26,6 +27,7 @@
 PYTHON ?= python3
 SECONDS ?= 120
 SEED ?= 1
+PLAYS ?= 1000
 JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,7 +35,7 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants chaos nightly soak rollout
+.PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants model chaos nightly soak rollout
 .PHONY: effects drills crowd digest siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
@@ -108,6 +110,9 @@ fuzz: setup
 
 mutants: setup
 	$(BIN)/python -m tests.mutants $(PART)
+
+model: setup
+	$(BIN)/python -m tests.workers.model $(SEED) $(PLAYS)
 
 rollout: setup
 	@set -e; for strategy in upgrade systemd kubernetes; do for trouble in "" crash kill-old restart-redis; do \

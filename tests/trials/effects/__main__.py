@@ -1,4 +1,4 @@
-"""`python -m tests.trials.effects [--example booking,lunch] [--victim worker,redis] [--each N] [--jobs N] [--given-redis]`.
+"""`python -m tests.trials.effects [--example booking,lunch] [--victim worker,redis] [--each N] [--jobs N]`.
 
 Each example's talk through relay, Redis, supervisor and worker: once undisturbed, then again for each effect (a script that writes in this conversation),
 each process that is killed there, and before and after it is done. Prints the table and what was not the same; the exit status is 0 only if nothing was.
@@ -20,10 +20,10 @@ MOST_OF_A_TRACEBACK = 3000
 ROW = "{:<18}{:<12}{:>8}{:>8}{:>8}{:>10}"
 
 
-async def walk(example: Example, victims: Sequence[str], each: int, *, is_given: bool) -> list[Row]:
+async def walk(example: Example, victims: Sequence[str], each: int) -> list[Row]:
     """One row for each victim."""
     with tempfile.TemporaryDirectory(prefix="effects-") as directory:
-        async with stage(Path(directory), example, is_given=is_given) as one:
+        async with stage(Path(directory), example) as one:
             usual = await one.talk()
             if usual.heard != list(example.hears) or usual.faults:
                 finding = f"{example.name}: {usual.heard} {usual.faults}"
@@ -40,15 +40,13 @@ async def walk(example: Example, victims: Sequence[str], each: int, *, is_given:
             return rows
 
 
-async def walk_all(
-    examples: Sequence[Example], victims: Sequence[str], each: int, jobs: int, is_given: bool
-) -> list[Row]:
+async def walk_all(examples: Sequence[Example], victims: Sequence[str], each: int, jobs: int) -> list[Row]:
     """So many examples at a time, since most of a walk is waiting for processes that start."""
     limit, rows = trio.CapacityLimiter(jobs), list[Row]()
 
     async def one(example: Example) -> None:
         async with limit:
-            rows.extend(await walk(example, victims, each, is_given=is_given))
+            rows.extend(await walk(example, victims, each))
 
     async with trio.open_nursery() as nursery:
         for example in examples:
@@ -71,15 +69,13 @@ def main() -> int:
     parser.add_argument("--victim", default=",".join(VICTIMS))
     parser.add_argument("--each", type=int, default=1, help="only each so many points")
     parser.add_argument("--jobs", type=int, default=3, help="so many examples at a time")
-    parser.add_argument("--given-redis", action="store_true", help="Redis is not the agent's own")
     options = parser.parse_args()
     names, victims = options.example.split(","), options.victim.split(",")
     unknown = {*names} - {one.name for one in EXAMPLES} | {*victims} - {*VICTIMS}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     print(ROW.format("example", "victim", "points", "struck", "equal", "time"), flush=True)
-    examples = [one for one in EXAMPLES if one.name in names]
-    rows = trio.run(walk_all, examples, victims, options.each, options.jobs, options.given_redis)
+    rows = trio.run(walk_all, [one for one in EXAMPLES if one.name in names], victims, options.each, options.jobs)
     findings = sum(len(row.findings) for row in rows)
     print("all the same" if not findings else f"{findings} findings")
     return 1 if findings else 0

@@ -1,11 +1,7 @@
-"""A running agent with a tap before its Redis, and people who begin conversations with it; who is killed is started again at once.
-
-The private Redis is started by a script that stands for it on PATH and has it listen beside its socket; the tap listens where the agent looks.
-"""
+"""A running agent with a tap before its Redis, and people who begin conversations with it; who is killed is started again at once."""
 
 import base64
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -18,16 +14,13 @@ import trio
 
 from sandbox.group_people import GroupPerson, make_group_person
 from sandbox.people import connected
-from tests.redis_server import RedisServer, running_redis, server_binary
+from tests.redis_server import RedisServer, running_redis
 from tests.trials.effects.tap import Point, Strike, Tap, tap_of
 from tests.waiting import said_of, waiting_for
 from tests.world import World, world
 
 QUICK_UP: Final = (sys.executable, str(Path(__file__).with_name("quick_up.py")))
 SECONDS: Final = 60.0
-BEHIND: Final = ".behind"
-"""Behind the name of the socket at which the tap stands."""
-
 
 Victim: TypeAlias = Literal["worker", "supervisor", "redis"]
 VICTIMS: Final[tuple[Victim, ...]] = get_args(Victim)
@@ -65,11 +58,10 @@ class Talking:
 
 
 class Scene:
-    """The agent, its Redis and the tap. `given`: the Redis, where it is not the agent's own."""
+    """The agent, its Redis and the tap."""
 
-    def __init__(self, made: World, redis_socket: Path, tap: Tap, given: RedisServer | None = None) -> None:
-        self.world, self.redis_socket, self.tap = made, redis_socket, tap
-        self._given = given
+    def __init__(self, made: World, redis: RedisServer, tap: Tap) -> None:
+        self.world, self.redis, self.tap = made, redis, tap
 
     @asynccontextmanager
     async def talking(self, *, is_group: bool = False) -> AsyncIterator[Talking]:
@@ -80,14 +72,14 @@ class Scene:
         if not is_group:
             conversation = await ada.meet(agent_id)
             async with connected(ada):
-                yield Talking(w, conversation, ada, redis_socket=self.redis_socket)
+                yield Talking(w, conversation, ada, redis_socket=self.redis.socket)
             return
         ben = await make_group_person(w.relay_url, "Ben")
         async with connected(ada, ben):
             group = await ada.make_group(agent_id, ben)
             await ada.rotate_key(group, [ada.account.user_id, ben.account.user_id, agent_id])
             await ben.fetch_key(group)
-            yield Talking(w, group.conversation_id, ada, ben, redis_socket=self.redis_socket)
+            yield Talking(w, group.conversation_id, ada, ben, redis_socket=self.redis.socket)
 
     def strike(self, victim: Victim, point: Point) -> Strike:
         """Kills `victim` at a point."""
@@ -110,51 +102,31 @@ class Scene:
         return asker in (supervisor, *workers)
 
     async def _redis(self, _asker: int) -> bool:
-        if self._given is None:
-            await self.world.kill(self.world.redis_pid())
-        else:
-            self._given.kill()
-            self._given.start()
+        self.redis.kill()
+        self.redis.start()
         return True
 
 
 @asynccontextmanager
-async def scene(directory: Path, handler: str, *, is_given: bool = False, **settings: str) -> AsyncIterator[Scene]:
-    """Everything up and ready. `is_given`: Redis is not the agent's own. Strikes are off, since our kills look like crashes."""
-    settings = {**settings, "HASHEE_HANDLER": handler, "HASHEE_STRIKES": "off"}
-    if not is_given:
-        socket = directory / "state" / "redis" / "redis.sock"
-        behind = socket.with_name(socket.name + BEHIND)
-        settings["PATH"] = f"{_stand_in(directory / 'stand-in')}{os.pathsep}{os.environ['PATH']}"
-        async with tap_of(behind, socket) as tap, world(directory, people=(), program=QUICK_UP, **settings) as made:
-            yield Scene(made, behind, tap)
-        return
+async def scene(directory: Path, handler: str, **settings: str) -> AsyncIterator[Scene]:
+    """Everything up and ready. Strikes are off, since our kills look like crashes."""
     (directory / "redis").mkdir()
     with running_redis(directory / "redis") as server, tempfile.TemporaryDirectory(prefix="tap-") as place:
         socket = Path(place) / "tap.sock"
-        settings["HASHEE_REDIS_URL"] = f"unix://{socket}"
-        settings["HASHEE_STORE_KEY"] = base64.b64encode(os.urandom(32)).decode()
         async with (
             tap_of(server.socket, socket) as tap,
-            world(directory, people=(), program=QUICK_UP, **settings) as made,
+            world(
+                directory,
+                people=(),
+                program=QUICK_UP,
+                HASHEE_REDIS_URL=f"unix://{socket}",
+                HASHEE_STORE_KEY=base64.b64encode(os.urandom(32)).decode(),
+                HASHEE_STRIKES="off",
+                HASHEE_HANDLER=handler,
+                **settings,
+            ) as made,
         ):
-            yield Scene(made, server.socket, tap, server)
-
-
-def _stand_in(folder: Path) -> Path:
-    """A folder with a command that is the server, but for where it listens."""
-    folder.mkdir()
-    server = server_binary()
-    command = folder / f"{server.name}-server"
-    command.write_text(
-        f"""#!/bin/sh
-for word; do shift; case "$word" in *.sock) word="$word{BEHIND}" ;; esac; set -- "$@" "$word"; done
-exec {shlex.quote(str(server.path))} "$@"
-""",
-        encoding="utf-8",
-    )
-    command.chmod(0o700)
-    return folder
+            yield Scene(made, server, tap)
 
 
 async def nap() -> None:

@@ -4,13 +4,11 @@ An *effect* is a script that writes and names the conversation that is watched. 
 point at which somebody is killed: they are the same in each run of the same talk, whatever else the processes do meanwhile.
 """
 
-import math
 import socket
 import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
@@ -20,7 +18,6 @@ import trio
 from bus.transport.lua import WRITES, Rights, Scripts, commands_of
 from sandbox.background import background
 from tests.trials.effects.commands import Command, CommandReader
-from tests.waiting import until
 
 RECEIVE_BYTES: Final = 1 << 18
 BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -203,35 +200,16 @@ class _Link:
 
 @asynccontextmanager
 async def tap_of(redis_socket: Path, at: Path) -> AsyncIterator[Tap]:
-    """A tap that listens at a socket of its own while the block runs, anew where somebody has removed that."""
-    tap = Tap(redis_socket)
-    async with background() as nursery:
-        nursery.start_soon(_listen, tap, at)
-        yield tap
-
-
-async def _listen(tap: Tap, at: Path) -> None:
-    while True:
-        await until(lambda: at.parent.is_dir() and _inode(at) is None, math.inf)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-            listening.bind(str(at))
-            listening.listen(128)
-            listening.setblocking(False)
-            async with background() as nursery:
-                listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-                nursery.start_soon(trio.serve_listeners, tap.carry, [listener])
-                await until(partial(_is_another, at, _inode(at)), math.inf)
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-def _is_another(path: Path, inode: int | None) -> bool:
-    return _inode(path) != inode
+    """A tap that listens at a socket of its own while the block runs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(at))
+        listening.listen(128)
+        listening.setblocking(False)
+        tap = Tap(redis_socket)
+        async with background() as nursery:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+            nursery.start_soon(trio.serve_listeners, tap.carry, [listener])
+            yield tap
 
 
 def _effects() -> dict[bytes, str]:

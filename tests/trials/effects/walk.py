@@ -16,9 +16,6 @@ from tests.trials.effects.talks import Example
 from tests.trials.effects.tap import Point, Strike
 from tests.waiting import waiting_for
 
-MOST_TALKS: Final = 3
-"""For one point: what the supervisor sends beside replies is not in every talk."""
-
 SHOWN_ANEW: Final = "emit_card"
 """Each run shows how far it is, under the card's next revision."""
 
@@ -45,11 +42,11 @@ class Row(msgspec.Struct):
 
 
 @asynccontextmanager
-async def stage(directory: Path, example: Example, *, is_given: bool = False) -> AsyncIterator["Stage"]:
-    """An agent that runs the example, and what the example needs. `is_given`: its Redis is not its own."""
+async def stage(directory: Path, example: Example) -> AsyncIterator["Stage"]:
+    """An agent that runs the example, and what the example needs."""
     async with (
         exports() as (service, url),
-        scene(directory, example.handler, is_given=is_given, HASHEE_WORKERS="1", EXPORT_URL=url) as made,
+        scene(directory, example.handler, HASHEE_WORKERS="1", EXPORT_URL=url) as made,
     ):
         yield Stage(example, made, service)
 
@@ -86,11 +83,8 @@ class Stage:
         row = Row(name, victim)
         began = trio.current_time()
         for point in points:
+            seen = await self.talk(self.scene.strike(victim, point))
             row.points += 1
-            for _ in range(MOST_TALKS):
-                seen = await self.talk(self.scene.strike(victim, point))
-                if self.scene.tap.has_struck:
-                    break
             row.struck += self.scene.tap.has_struck
             bad = _difference(seen, usual, self.example)
             if bad:
@@ -103,7 +97,7 @@ class Stage:
 
     @property
     def _look(self) -> Look:
-        return Look(self.scene.redis_socket, self.scene.world.keys)
+        return Look(self.scene.redis.socket, self.scene.world.keys)
 
     async def _rest(self, at: Talking) -> None:
         """Until nothing of it is under way, and everything said has reached her."""

@@ -1,0 +1,31 @@
+"""Plays of the model of threads, by their seeds: `make model` plays many more, and shows the shortest play of a fault."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bus.redis_scene import RedisScene
+from tests.redis_server import redis_server
+from tests.workers.model.play import play
+
+IN_MEMORY, IN_REDIS = range(60), range(100, 104)
+
+
+@pytest.fixture
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+def test_whatever_happens_to_threads_nobody_hears_what_they_should_not_and_everything_ends() -> None:
+    for seed in IN_MEMORY:
+        play(seed)
+
+
+def test_so_it_is_over_the_scripts(redis_url: str) -> None:
+    for seed in IN_REDIS:
+        play(seed, lambda: RedisScene(redis_url))
+
+
+def test_the_same_seed_plays_the_same() -> None:
+    assert play(7).ledger.trace == play(7).ledger.trace
