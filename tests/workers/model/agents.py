@@ -71,7 +71,7 @@ def agent_of(version: str, deeds: Deeds, busy: Busy) -> Agent:
 
     if version != "without":
         add_threads(agent, version, deeds)
-    add_export(agent, deeds)
+    add_others(agent, deeds)
 
     @agent.on_message("text")
     async def other(chat: Chat, job: Job) -> None:
@@ -133,7 +133,8 @@ def add_threads(agent: Agent, version: str, deeds: Deeds) -> None:
             return
         except BaseException:  # noqa: BLE001 - the defect
             name = "nobody"
-        await chat.reply(f"{tag}: hello {name}")
+        with trio.CancelScope(shield=True):
+            await chat.reply(f"{tag}: hello {name}")
 
     @agent.on_command("hasty")
     async def hasty(message: Message, chat: Chat, state: Kept) -> None:
@@ -146,7 +147,20 @@ def add_threads(agent: Agent, version: str, deeds: Deeds) -> None:
             await chat.reply(f"{tag}: refused")
 
 
-def add_export(agent: Agent, deeds: Deeds) -> None:
+def add_others(agent: Agent, deeds: Deeds) -> None:
+    """Those that all versions have."""
+
+    @agent.on_command("confirm")
+    async def confirm(message: Message, chat: Chat) -> None:
+        tag = tag_of(message)
+        try:
+            is_wanted = await chat.ask(Approval(f"{tag}: really?"), timeout=OPEN_FOR)
+        except NoAnswer as none:
+            await chat.reply(f"{tag}: never mind, {none.why}")
+            return
+        await chat.reply(f"{tag}: {'booked' if is_wanted else 'not booked'}")
+        deeds.may_fail(tag, "confirmed")
+
     @agent.on_command("export")
     async def export(message: Message, chat: Chat) -> None:
         tag = tag_of(message)

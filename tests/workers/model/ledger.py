@@ -18,7 +18,7 @@ from tests.workers.model.agents import Deeds
 from workers.kept.waits import NOT_ASKED, NOT_OPEN, OTHER_QUESTION
 
 REFUSALS = (NOT_ASKED, NOT_OPEN, OTHER_QUESTION)
-COMMANDS = ("book", "plan", "swallow", "export", "hasty")
+COMMANDS = ("book", "confirm", "plan", "swallow", "export", "hasty")
 
 NEVER = "never mind, (timeout|cancelled)"
 
@@ -26,6 +26,7 @@ NEVER = "never mind, (timeout|cancelled)"
 GRAMMARS = {
     "book": rf"(full )?name\?;({NEVER}|hello (?P<name>\w+), (?P<number>\d+);book for (?P=name)\?;"
     rf"({NEVER}|(unknown;)?booked, (?P=number), \d+|not booked, (?P=number), \d+));",
+    "confirm": rf"really\?;({NEVER}|(not )?booked);",
     "plan": rf"sure\?;(hello \w+|{NEVER});",
     "swallow": rf"swallowed\?;(hello (?!nobody)\w+|{NEVER});",
     "export": r"exporting;(stopped|exported);",

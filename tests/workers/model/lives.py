@@ -73,6 +73,7 @@ class Life:
     parked: list[Act] = field(default_factory=list)
     held: dict[str, Job] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    news: tuple[list[str], list[str]] | None = None
     is_dead: bool = False
     has_ended: bool = False
     fenced: Callable[[str], None] = lambda _entry: None
@@ -104,8 +105,11 @@ class Life:
             act.go.set()
 
     async def look(self) -> None:
-        """It asks for its jobs, as each second: whether they are still its own, and whether a later message has come."""
-        lost, superseded = await self.worker.renew(*self.held)
+        """It asks for its jobs, as each second: whether they are still its own, and whether a later message has come. It hears that later."""
+        self.news = await self.worker.renew(*self.held)
+
+    def hears(self) -> None:
+        (lost, superseded), self.news = self.news or ([], []), None
         for entry in lost:
             self.fenced(entry)
         for entry in superseded:

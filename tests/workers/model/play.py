@@ -28,8 +28,8 @@ STEPS = 90
 BUSY: tuple[Busy, ...] = ("queue", "queue", "interrupt", "coalesce")
 MOST_THREADS = 5
 MOST_ROUNDS = 25
-MOST_LATE = 3
-"""Deaths while all is brought to its end."""
+MOST_LATE, LATE_STOPS = 3, 0.03
+"""Deaths, and stops, while all is brought to its end."""
 MOST_ACTS = 1500
 MOST_OPEN = 3
 """Questions of a conversation; fewer than in earnest, so that a play comes to it."""
@@ -85,7 +85,7 @@ class Play:
         self.names = 0
         self.seqs = dict.fromkeys(CONVERSATIONS, 0)
         self.words = 0
-        self.looked_at = self.late_deaths = 0
+        self.looked_at = self.late_deaths = self.late_stops = 0
         self.supervisor: Supervisor = cast("Supervisor", None)
 
     async def run(self) -> None:
@@ -158,7 +158,8 @@ class Play:
                     may(features.deaths, self._dies_after, act)
             may(0.05, life.runner.drain)
             may(0.05, life.runner.stop)
-            may(0.2 if life.held else 0, life.look)
+            may(0.3 if life.held else 0, life.look)
+            may(0.5 if life.news else 0, life.hears)
             may(features.deaths / 4 if life.held else 0, self._is_taken_for_dead, life)
         may(features.talk, self._somebody_says)
         may(2, self._replies_are_sent)
@@ -373,9 +374,16 @@ class Play:
             for life in self.lives:
                 life.runner.drain()
             await self._until_nothing_goes_on(version)
-            was_revived = await self._the_dead_are_revived()
+            lets_lie = number < 6 and self.dice.random() < 0.4
+            was_revived = not lets_lie and await self._the_dead_are_revived()
             asked = self.ledger.open_questions()
-            if not was_revived and not asked and number >= len(versions) and not await self._has_timers():
+            if (
+                not lets_lie
+                and not was_revived
+                and not asked
+                and number >= len(versions)
+                and not await self._has_timers()
+            ):
                 break
             if asked and not lets_time_pass:
                 for one in asked:
@@ -411,6 +419,9 @@ class Play:
                 ):
                     self.late_deaths += 1
                     self._dies_after(act)
+                elif self.late_stops < MOST_LATE and self.dice.random() < LATE_STOPS:
+                    self.late_stops += 1
+                    self.dice.choice(self.lives).runner.stop()
                 else:
                     self._goes_on(act)
             elif await self._replies_are_sent() or await self.talk.start_due():
