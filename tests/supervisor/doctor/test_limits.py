@@ -139,7 +139,7 @@ def presence(name: str, version: str) -> str:
     return json.dumps(
         {
             **dict.fromkeys(Presence.__struct_fields__, 0),
-            **{"consumer": name, "host": "h", "version": version, "handler": "", "loop_lag_ms": 0.0},
+            **{"consumer": name, "host": "h", "version": version, "handler": "", "code": "", "loop_lag_ms": 0.0},
         }
     )
 
