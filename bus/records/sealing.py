@@ -83,7 +83,16 @@ class SealingKey:
 
 
 class BusKey(SealingKey):
-    """Seals jobs and replies; the only key that a worker has."""
+    """Seals jobs and replies; the only key that a worker has.
+
+    `identifier`: makes the ids of replies, so that a handler knows under which ones it speaks; b"" where no supervisor has told yet.
+    """
+
+    __slots__ = ("identifier",)
+
+    def __init__(self, key: bytes, epoch: int = 0, identifier: bytes = b"") -> None:
+        super().__init__(key, epoch)
+        self.identifier = identifier
 
     def card_id(self, time_ms: int, job_id: str, place: str) -> str:
         """Returns the id of the card at a place of a job: a ULID of the message's time, and of HMAC(bus key, job, place) as randomness."""

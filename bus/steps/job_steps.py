@@ -26,6 +26,7 @@ from bus.records.records import (
     unpack_job,
     with_hops,
 )
+from bus.records.reply_ids import reply_id, reply_message_id
 from bus.records.saved import pairs
 from bus.records.sealing import BusKey
 from bus.steps.policies import Policies
@@ -223,6 +224,11 @@ class JobSteps:
     def card_id(self, job: Job, place: str) -> str:
         """Returns the id of a card at a place of the job: the same in every run of it."""
         return self._bus_key.card_id(job.message_ms, job.thread_id, place)
+
+    def sent_as(self, job: Job, place: str, *, is_elsewhere: bool = False) -> str:
+        """Returns the client_message_id of what is said at a place of the job, in its conversation or elsewhere; '' if it is not known yet."""
+        key, ms = self._bus_key.identifier, job.accepted_ms if is_elsewhere else job.message_ms
+        return reply_message_id(reply_id(key, job.thread_id, place), ms) if key else ""
 
     def _pack(self, job: Job, place: str, reply: Reply) -> bytes:
         return self._pack_at(ReplyPlace(job.thread_id, job.conversation_id, place, job.message_ms), job, reply)

@@ -4,6 +4,7 @@ A hash beside the data holds a value sealed by the state key, one sealed by the 
 with another secret is refused here; otherwise it would take good values for damaged ones. The sealed values' headers tell the key epoch.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import cast
 
@@ -12,6 +13,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.records.sealing import BusKey, SealBroken, SealingKey, StoreKeys, epoch_of
 from bus.transport.client import RedisClient
+from bus.transport.wire import RedisFailed
 
 STATE_CHECK = "check"
 BUS_CHECK = "bus"
@@ -19,6 +21,8 @@ NEXT_CHECK = "next"
 RESTORING = "restoring"
 """The field that exists while the store is replaced by one out of a backup (bus/whole/restore_switch.py)."""
 IDENTIFIER = "identifier"
+FOR_WORKERS = "identifier for workers"
+"""The same key, sealed with the bus key: workers name what they send as it will be sent."""
 LEDGER = "ledger"
 CHECKED = b"hashee-store"
 
@@ -87,7 +91,14 @@ class StoreSeal:
             raise OtherStoreSecret("store secret (HASHEE_STORE_KEY)")
         if BUS_CHECK not in found:
             await self._note(BUS_CHECK, keys.bus)
+        if FOR_WORKERS not in found or not self._opens(keys.bus, FOR_WORKERS, found[FOR_WORKERS]):
+            await self._tell_workers(keys)
         return keys
+
+    async def _tell_workers(self, keys: StoreKeys) -> None:
+        with contextlib.suppress(RedisFailed):  # what opens also while Redis takes no writes tells them the next time
+            told = keys.bus.seal(keys.identifier, self._key, FOR_WORKERS)
+            await self._client.command("HSET", self._key, FOR_WORKERS, told)
 
     async def is_there(self) -> bool:
         """Returns whether the store has a seal. Raises RedisUnavailable."""
@@ -106,7 +117,10 @@ class StoreSeal:
         adopted = BusKey(bus_key.export(), epoch_of(sealed))
         if not self._opens(adopted, BUS_CHECK, sealed):
             raise OtherStoreSecret("bus key (HASHEE_BUS_KEY)")
-        return adopted
+        if FOR_WORKERS not in found or not self._opens(adopted, FOR_WORKERS, found[FOR_WORKERS]):
+            return adopted  # of a former version
+        identifier = adopted.open(found[FOR_WORKERS], self._key, FOR_WORKERS)
+        return BusKey(bus_key.export(), adopted.epoch, identifier)
 
     # Rotation: only `keys rotate-store`, while nobody else has the store open
 
@@ -142,6 +156,7 @@ class StoreSeal:
             (STATE_CHECK, new.state, CHECKED),
             (BUS_CHECK, new.bus, CHECKED),
             (IDENTIFIER, new.state, new.identifier),
+            (FOR_WORKERS, new.bus, new.identifier),
             (LEDGER, new.state, new.ledger),
         ):
             fields += [name, key.seal(plain, self._key, name)]

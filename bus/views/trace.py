@@ -4,7 +4,7 @@ It keeps 7 days or 200,000 entries. A message is named by its message_id, which 
 refused, taken in or quarantined have the conversation as their first word.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -96,16 +96,26 @@ class Ledger:
 
     async def acknowledged(self, job_id: str, place: str, since_ms: int) -> str | None:
         """Returns the message_id of the reply at a place of a job; None if it was not acknowledged since then."""
+        entry = await self._latest("acknowledged", since_ms, lambda job, words: (job, words[0]) == (job_id, place))
+        return None if entry is None else entry[1][1]
+
+    async def sent_as(self, client_message_id: str, since_ms: int) -> tuple[str, str] | None:
+        """Returns the job and place of the reply that was sent under this id; None if none was since then."""
+        entry = await self._latest("encrypted", since_ms, lambda _, words: words[1:] == [client_message_id])
+        return None if entry is None else (entry[0], entry[1][0])
+
+    async def _latest(
+        self, name: str, since_ms: int, is_wanted: Callable[[str, list[str]], bool]
+    ) -> tuple[str, list[str]] | None:
+        """Returns the job and the words of the latest entry of this name since then that is wanted; None if there is none."""
         end = "+"
         while True:
             answer = await self._client.command("XREVRANGE", self._keys.ledger, end, since_ms, "COUNT", PAGE)
             rows = cast("list[tuple[bytes, list[bytes]]]", answer)
-            for _, words in rows:
-                event, job, detail = words[1::2]
-                if event == b"acknowledged" and job == job_id.encode():
-                    at, message_id, *_ = detail.decode().split(" ")
-                    if at == place:
-                        return message_id
+            for _, entry in rows:
+                event, job, detail = (word.decode() for word in entry[1::2])
+                if event == name and is_wanted(job, words := detail.split(" ")):
+                    return job, words
             if len(rows) < PAGE:
                 return None
             end = f"({rows[-1][0].decode()}"

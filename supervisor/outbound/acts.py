@@ -22,6 +22,9 @@ from supervisor.relay.frames import MessageError, MessageRecall, MessageRecalled
 RECALL_MS: Final = 120_000
 """PROTOCOL §1: a message can be taken back for so long; the relay is not asked later."""
 
+SENT_BEFORE_MS: Final = 60_000
+"""So much before it was acknowledged a message may have been encrypted."""
+
 RECALLED_SECONDS: Final = 5.0
 """For which the relay's answer to a recall is waited for. Without one nobody knows; a dead letter says so, and can be retried."""
 
@@ -73,8 +76,15 @@ class Acts:
             await self._react(head)
 
     async def _recall(self, head: Head) -> None:
-        job_id, place = _text(head, "job_id"), _text(head, "place")
-        message_id = await self._ledger.acknowledged(job_id, place, now_ms() - RECALL_MS)
+        since_ms, named = now_ms() - RECALL_MS, head.reply.payload.get("client_message_id")
+        if isinstance(named, str):
+            found = await self._ledger.sent_as(named, since_ms - SENT_BEFORE_MS)
+            if found is None:
+                raise ActRefused("recall_too_late")
+            job_id, place = found
+        else:
+            job_id, place = _text(head, "job_id"), _text(head, "place")
+        message_id = await self._ledger.acknowledged(job_id, place, since_ms)
         if message_id is None:
             raise ActRefused("recall_too_late")
         frame = MessageRecall(message_id, head.record.conversation_id)

@@ -11,6 +11,7 @@ conversation for ever (DESIGN rule 13); one that cannot be sent now waits, and h
 import structlog
 
 from bus.records.records import ACTS, BadRecord, ReplyRecord, decode_reply_record, open_reply
+from bus.records.reply_ids import reply_id, reply_message_id
 from bus.records.sealing import StoreKeys
 from bus.steps.outbox import Outbox
 from bus.telemetry.traces import current_span
@@ -24,7 +25,6 @@ from supervisor.outbound.outgoing import Head
 from supervisor.outbound.sealer import CannotSeal
 from supervisor.outbound.taking import Taking
 from supervisor.relay.connection import Connection
-from supervisor.relay.payloads import reply_id, reply_message_id
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import PAUSES, Pauses
 

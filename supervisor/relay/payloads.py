@@ -1,6 +1,5 @@
 """Payloads (PROTOCOL §4) on their way to a handler, and the ids and frames of what goes back. Pure: values in, values out."""
 
-import hmac
 import re
 
 import msgspec
@@ -88,16 +87,6 @@ def payload_type_of(payload: Payload) -> str:
 def message_ms(client_message_id: str) -> int:
     """Returns the time in a client_message_id as Unix milliseconds, 0 when it is no ULID."""
     return ulid.time_ms(client_message_id) or 0
-
-
-def reply_id(identifier_key: bytes, job_id: str, place: str) -> bytes:
-    """Returns HMAC(id key, job id ‖ place), 32 bytes (DESIGN rule 10): the same for every run of the job."""
-    return hmac.digest(identifier_key, f"{job_id}\x00{place}".encode(), "sha256")
-
-
-def reply_message_id(reply: bytes, inbound_ms: int) -> str:
-    """Returns a reply's client_message_id: the inbound message's time, and the first 10 bytes of the reply id as randomness."""
-    return ulid.make(inbound_ms, reply[: ulid.RANDOM_BYTES])
 
 
 def _in_new_names(payload: Payload) -> Payload:

@@ -231,7 +231,7 @@ ROWS: dict[str, Row] = {
             "tests/faults/test_walks.py::test_more_than_a_page_of_conversations_are_all_read_and_the_latest_come_first",
         )
     ),
-    "bus/views/trace.py:Ledger.acknowledged": held(
+    "bus/views/trace.py:Ledger._latest": held(
         (
             Kind.PAGES,
             "tests/faults/test_walks.py::test_what_was_acknowledged_is_found_on_a_later_page_and_not_from_before",

@@ -96,6 +96,9 @@ async def test_what_was_acknowledged_is_found_on_a_later_page_and_not_from_befor
                 )
             for _ in range(2 * LEDGER_PAGE + 1):
                 await bus.client.command("XADD", bus.keys.ledger, "*", "e", "replied", "j", "job", "x", "0")
+            await bus.client.command("XADD", bus.keys.ledger, "*", "e", "encrypted", "j", "job", "x", "key:a 01ID")
+            assert await ledger.sent_as("01ID", 4000) == ("job", "key:a")
+            assert await ledger.sent_as("01OTHER", 4000) is None
             assert await ledger.acknowledged("job", "0", 4000) == "ours"
             assert await ledger.acknowledged("job", "1", 0) is None
             assert await ledger.acknowledged("job", "0", 6000) is None

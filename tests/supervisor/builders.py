@@ -36,7 +36,8 @@ from tests.supervisor.doubles import FakeConnection, FakeRest
 from tests.supervisor.person import AGENT
 from tests.waiting import said_of, waiting_for
 
-KEYS = StoreKeys.derive(bytes(range(32)))
+SECRET = bytes(range(32))
+KEYS = StoreKeys.derive(SECRET)
 IDENTITY = IdentityKeys.generate(os.urandom)
 WAIT_SECONDS = 5.0
 

@@ -1,6 +1,7 @@
 # ruff: noqa: ARG002 - the bus asks for more than a double needs
 """A bus in memory: what the runner and a chat ask of Redis, with the answers that a test wants."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from bus.records import ulid
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
@@ -66,6 +68,9 @@ class MemoryBus:
     note_answers: list[Noted] = field(default_factory=list)
     timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
     open_waits_bytes: int = 0
+    knows_ids: bool = False
+    """Under which ids replies go out."""
+
     others_run: bool = False
     """Whether workers of another version are there."""
 
@@ -202,6 +207,11 @@ class MemoryBus:
     async def stopped(self, job: Job) -> str:
         with self._operation("stopped"):
             return self.stops
+
+    def sent_as(self, job: Job, place: str, *, is_elsewhere: bool = False) -> str:
+        if not self.knows_ids:
+            return ""
+        return ulid.make(int(is_elsewhere), hashlib.sha256(f"{job.job_id} {place}".encode()).digest()[:10])
 
     def card_id(self, job: Job, place: str) -> str:
         return f"card-{job.job_id}-{place}"

@@ -132,7 +132,7 @@ class BlockingElsewhere:
 
     def recall(self, sent: "str | BlockingSent") -> None:
         """As Elsewhere.recall."""
-        _run(self._elsewhere.recall, sent.id if isinstance(sent, BlockingSent) else sent)
+        _run(self._elsewhere.recall, sent.handle if isinstance(sent, BlockingSent) else sent)
 
 
 class BlockingSent:
@@ -148,6 +148,11 @@ class BlockingSent:
     def id(self) -> str:
         """As Sent.id."""
         return self._sent.id
+
+    @property
+    def handle(self) -> str:
+        """As Sent.handle."""
+        return self._sent.handle
 
     def recall(self) -> None:
         """As Sent.recall."""
@@ -215,7 +220,7 @@ class BlockingChat:
 
     def recall(self, sent: "str | BlockingSent") -> None:
         """As Chat.recall."""
-        _run(self._chat.recall, sent.id if isinstance(sent, BlockingSent) else sent)
+        _run(self._chat.recall, sent.handle if isinstance(sent, BlockingSent) else sent)
 
     def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
         """As Chat.react."""

@@ -14,7 +14,7 @@ import trio
 
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Payload, Reply
-from bus.records.sent_ids import places_in, text_id
+from bus.records.sent_ids import text_id
 from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
@@ -129,7 +129,7 @@ class Chat:
             for number, part in enumerate(others, start=2):
                 places.append(self._sending.take_place(None) if key is None else f"{place}~{number}")
                 await self._emit(places[-1], part)
-        return Sent(text_id(self._sending.job.thread_id, *places), self.recall)
+        return Sent(text_id(self._sending.job.thread_id, *places), self.recall, self._sending.ids_in)
 
     async def send(self, payload: Mapping[str, object], *, key: str | None = None) -> Sent:
         """Sends any payload of PROTOCOL §4: a mapping of JSON values with a `type`. Raises TextTooLong, BadReply."""
@@ -142,7 +142,7 @@ class Chat:
                 await self._sending.emit_card(place, card_id, kind, reply)
             else:
                 await self._emit(place, checked)
-        return Sent(text_id(self._sending.job.thread_id, place), self.recall)
+        return Sent(text_id(self._sending.job.thread_id, place), self.recall, self._sending.ids_in)
 
     async def _emit(self, place: str, payload: dict[str, object]) -> None:
         await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))
@@ -169,9 +169,8 @@ class Chat:
         It goes its way behind what was sent before. The relay takes a message back within 2 minutes; a recall that comes too late or is
         refused is a dead letter, with the reason.
         """
-        sent_id = sent.id if isinstance(sent, Sent) else sent
-        for job_id, place in places_in(sent_id) or [await self._sending.place_of_card(sent_id)]:
-            await self._act("recall", {"job_id": job_id, "place": place})
+        for what in await self._sending.named_in(sent.handle if isinstance(sent, Sent) else sent):
+            await self._act("recall", what)
 
     async def react(self, emoji: str | None, to: str | InboundMessage | None = None) -> None:
         """Shows an emoji at the message that is answered, or at another (a message, or its id); None takes it back. Raises BadReply."""

@@ -1,11 +1,12 @@
 """Another conversation of the agent than the one that a job is of: `chat.to(conversation_id).reply("…")`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import overload
 
 from bus.records.cards import CardMove
 from bus.records.records import Payload, Reply
-from bus.records.sent_ids import places_in, text_id
+from bus.records.sent_ids import text_id
 from workers.talk.cards import Card, card_payload
 from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, card_in, check_text, checked_payload, text_payload
 from workers.talk.sending import Sending
@@ -49,10 +50,8 @@ class Elsewhere:
 
     async def recall(self, sent: str | Sent) -> None:
         """Takes back what was sent in this conversation, as Chat.recall. Raises BadCard."""
-        sent_id = sent.id if isinstance(sent, Sent) else sent
-        places = places_in(sent_id) or [await self._sending.place_of_card(sent_id, self.conversation_id)]
-        for thread_id, place in places:
-            what: Payload = {"job_id": thread_id, "place": place}
+        sent_id = sent.handle if isinstance(sent, Sent) else sent
+        for what in await self._sending.named_in(sent_id, self.conversation_id):
             async with self._sending.turn():
                 act = Reply(kind="recall", content_type="recall", payload=what)
                 await self._sending.emit_to(self.conversation_id, self._sending.take_place(None), act)
@@ -74,4 +73,5 @@ class Elsewhere:
                 reply = Reply(kind="message", content_type=str(payload["type"]), payload=payload)
                 shown = CardMove(*card) if card[0] else None
                 await self._sending.emit_to(self.conversation_id, places[-1], reply, shown)
-        return Sent(text_id(self._sending.job.thread_id, *places), self.recall)
+        ids_in = partial(self._sending.ids_in, is_elsewhere=True)
+        return Sent(text_id(self._sending.job.thread_id, *places), self.recall, ids_in)

@@ -13,8 +13,10 @@ from functools import partial
 import msgspec
 import trio
 
+from bus.records import ulid
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
-from bus.records.records import ACTS, NOWHERE, Job, Reply, with_hops
+from bus.records.records import ACTS, NOWHERE, Job, Payload, Reply, with_hops
+from bus.records.sent_ids import places_in
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Said
 from bus.transport.wire import RedisFailed
 from workers.errors import BadCard, BadReply, ChatClosed, Suspended
@@ -29,6 +31,7 @@ MOST_HELD = 16
 ROOM_SECONDS = 1.0
 # A Redis that is away must not hold up the end of a stream.
 ABORT_SECONDS = 1.0
+NO_SUCH_CARD = "this conversation has no such card: name one that chat.reply() has shown here"
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -235,14 +238,39 @@ class Sending:
             self._cards[card_id] = CardKept(0, self.job.thread_id, place, kind)
         await trio.lowlevel.checkpoint()
 
+    def ids_in(self, handle: str, *, is_elsewhere: bool = False) -> str:
+        """Returns the client_message_ids of a text with this handle, several with spaces between; the handle where they are not known."""
+        found = [
+            self._outlet.sent_as(self.job, place, is_elsewhere=is_elsewhere)
+            for thread_id, place in places_in(handle)
+            if thread_id == self.job.thread_id
+        ]
+        return " ".join(found) if found and all(found) else handle
+
+    async def named_in(self, sent_id: str, conversation_id: str = "") -> list[Payload]:
+        """Returns what an id or a handle names: a card of this conversation or of another one, or a text. Raises BadCard."""
+        ids = sent_id.split(" ")
+        if any(ulid.time_ms(one) is None for one in ids):
+            places = places_in(sent_id) or [await self.place_of_card(sent_id, conversation_id)]
+        elif len(ids) == 1 and (kept := await self._kept_of(sent_id, conversation_id)) is not None:
+            places = [(kept.job_id, kept.place)]
+        elif self._outlet.sent_as(self.job, "0"):
+            return [{"client_message_id": one} for one in ids]
+        else:
+            raise BadCard(NO_SUCH_CARD)
+        return [{"job_id": job_id, "place": place} for job_id, place in places]
+
     async def place_of_card(self, card_id: str, conversation_id: str = "") -> tuple[str, str]:
         """Returns the job and place that have sent a card of this conversation, or of another one. Raises BadCard."""
+        kept = await self._kept_of(card_id, conversation_id)
+        if kept is None:
+            raise BadCard(NO_SUCH_CARD)
+        return kept.job_id, kept.place
+
+    async def _kept_of(self, card_id: str, conversation_id: str) -> CardKept | None:
         job = msgspec.structs.replace(self.job, conversation_id=conversation_id) if conversation_id else self.job
         kept = None if conversation_id else self._cards.get(card_id)
-        kept = kept or await until_redis_answers(partial(self._outlet.card, job, card_id))
-        if kept is None:
-            raise BadCard("this conversation has no such card: name one that chat.reply() has shown here")
-        return kept.job_id, kept.place
+        return kept or await until_redis_answers(partial(self._outlet.card, job, card_id))
 
     async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply | None]) -> None:
         """Sends an update of a card of this conversation, based on the revision that it has. Raises BadCard.

@@ -199,6 +199,9 @@ class MemorySteps(KeptEffects):
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)
 
+    def sent_as(self, job: Job, place: str, *, is_elsewhere: bool = False) -> str:
+        return ""
+
     def card_id(self, job: Job, place: str) -> str:
         return self._bus_key.card_id(job.message_ms, job.thread_id, place)
 

@@ -133,6 +133,10 @@ OF_JOBS = (
         ("an_answer_that_waits_interrupts_nothing", "if stands_apart(record) ~= 'answer' then return true end", "if true then return true end"),
     ),
     *of(
+        "bus/records/reply_ids.py", ("tests/supervisor/relay/test_payloads.py",),
+        ("a_place_has_a_reply_of_its_own", "f\"{job_id}\\x00{place}\"", "f\"{job_id}\""),
+    ),
+    *of(
         "bus/records/presence.py", ("tests/bus/steps/test_versions_beside.py",),
         ("other_code_is_another_version", "(self.version, self.handler, self.code) !=", "(self.version, self.handler, other.code) !="),
     ),

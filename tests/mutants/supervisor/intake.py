@@ -29,7 +29,6 @@ INTAKE = (
         ("hops_are_bounded", "int(min(max(value, 0), MOST_HOPS))", "int(max(value, 0))"),
         ("the_former_name_of_text", "if \"text\" not in renamed and", "if"),
         ("only_known_kinds", "return kind if kind in (\"h2a\", \"group\", \"h2h\") else \"h2a\"", "return kind or \"h2a\""),
-        ("a_place_has_a_reply_of_its_own", "f\"{job_id}\\x00{place}\"", "f\"{job_id}\""),
         ("mentions_are_words", "if isinstance(item, str)", "if True"),
         ("mention_all_is_said", "payload.get(\"mention_all\") is True", "bool(payload.get(\"mention_all\"))"),
     ),

@@ -8,9 +8,10 @@ import pytest
 from trio.testing import MockClock
 
 from bus.records.records import Reply
+from bus.steps.seal import StoreSeal
 from supervisor.outbound.acts import RECALLED_SECONDS
 from supervisor.relay.frames import MessageAck, MessageError, MessageRecall, MessageRecalled, MessageSend, ReactionSet
-from tests.supervisor.builders import Core, sending, text_reply, until, worker
+from tests.supervisor.builders import SECRET, Core, sending, text_reply, until, worker
 from tests.supervisor.inbound.test_inbound import scene
 from tests.supervisor.person import CONVERSATION
 
@@ -21,16 +22,22 @@ def recall(job_id: str, place: str = "0") -> Reply:
     return Reply(kind="recall", content_type="recall", payload={"job_id": job_id, "place": place})
 
 
+def recall_of(client_message_id: str) -> Reply:
+    return Reply(kind="recall", content_type="recall", payload={"client_message_id": client_message_id})
+
+
 @asynccontextmanager
-async def said_and(tmp_path: Path, *others: Reply | None) -> AsyncIterator[Core]:
-    """A job has said a text and then these; None: takes that text back."""
+async def said_and(tmp_path: Path, *others: Reply | None, by_id: bool = False) -> AsyncIterator[Core]:
+    """A job has said a text and then these; None: takes that text back, by the id under which it goes out, or by its job and place."""
     async with scene(tmp_path) as (core, person):
+        await StoreSeal(core.client, core.keys).adopt(SECRET)
         core.connection.connect()
         await core.push(person.say("hi"))
         async with worker(core) as jobs:
             [job] = await jobs.take(1)
             for place, one in enumerate((text_reply("first"), *others)):
-                await jobs.emit(job, str(place), recall(job.job_id) if one is None else one)
+                taken_back = recall_of(jobs.sent_as(job, "0")) if by_id else recall(job.job_id)
+                await jobs.emit(job, str(place), taken_back if one is None else one)
             await jobs.finish(job)
             jobs.release(job)
         async with sending(core):
@@ -55,8 +62,11 @@ async def reasons(core: Core) -> list[str]:
     return [letter.reason for letter in await core.dead.first()]
 
 
-async def test_a_recall_waits_for_the_acknowledgement_and_names_the_message_by_the_relays_id(tmp_path: Path) -> None:
-    async with said_and(tmp_path, None, text_reply("behind")) as core:
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_rule_17_of_threads_a_recall_waits_for_the_acknowledgement_and_names_the_message_by_the_relays_id(
+    tmp_path: Path, by_id: bool
+) -> None:
+    async with said_and(tmp_path, None, text_reply("behind"), by_id=by_id) as core:
         await core.connection.wait_sent(1)
         assert len(core.connection.sent) == 1
         await acknowledged(core)
@@ -129,3 +139,11 @@ async def test_a_reaction_goes_out_in_its_turn_and_a_refusal_is_named(tmp_path: 
         await core.connection.wait_sent(3)
         await at_rest(core)
         assert await reasons(core) == ["refused_NOT_FOUND"]
+
+
+@pytest.mark.parametrize("named", ["01ARZ3NDEKTSV4RRFFQ69G5FAV", ""])
+async def test_a_recall_of_an_id_under_which_nothing_went_out_is_named(tmp_path: Path, named: str) -> None:
+    async with said_and(tmp_path, recall_of(named)) as core:
+        await acknowledged(core)
+        await at_rest(core)
+        assert await reasons(core) == ["recall_too_late"]

@@ -3,6 +3,7 @@
 import pytest
 
 from bus.records import ulid
+from bus.records.reply_ids import reply_id, reply_message_id
 from crypto.envelope import V1_2, Envelope
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 from supervisor.relay.payloads import (
@@ -10,8 +11,6 @@ from supervisor.relay.payloads import (
     inbound_message,
     message_ms,
     payload_type_of,
-    reply_id,
-    reply_message_id,
 )
 
 pytestmark = pytest.mark.pure

@@ -122,3 +122,42 @@ async def test_members_are_those_of_the_group_else_the_person() -> None:
     await run(agent, MemoryBus(), alone)
     await run(agent, MemoryBus(), msgspec.structs.replace(alone, message=together))
     assert seen == [("person",), ("ann", "ben", "agent")]
+
+
+async def test_rule_17_a_text_is_named_by_the_id_under_which_it_goes_out_and_taken_back_by_it_from_a_later_job() -> (
+    None
+):
+    agent, ids = Agent(), list[str]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        ids.append((await chat.reply("one")).id)
+        long = await chat.reply("x" * 100_001, key="long")
+        ids.append(long.id)
+        there = await chat.to("other").reply("there")
+        ids.append(there.id)
+        card = await chat.reply(Info("card"))
+        await long.recall()
+        await chat.recall(ids[0])
+        await chat.recall(ids[1])
+        await chat.to("other").recall(ids[2])
+        await chat.recall(card.id)
+
+    bus = MemoryBus(knows_ids=True)
+    await run(agent, bus)
+    job = job_of()
+    assert ids == [
+        bus.sent_as(job, "0"),
+        f"{bus.sent_as(job, 'key:long')} {bus.sent_as(job, 'key:long~2')}",
+        bus.sent_as(job, "1", is_elsewhere=True),
+    ]
+    first, second = ids[1].split(" ")
+    assert [what for _, _, what in acts(bus)] == [
+        {"job_id": "message-1", "place": "key:long"},
+        {"job_id": "message-1", "place": "key:long~2"},
+        {"client_message_id": ids[0]},
+        {"client_message_id": first},
+        {"client_message_id": second},
+        {"job_id": "message-1", "place": "2"},
+    ]
+    assert bus.elsewhere[-1][2].payload == {"client_message_id": ids[2]}

@@ -195,7 +195,8 @@ async def test_a_worker_with_the_former_bus_key_is_refused_before_it_takes_a_job
             seal = StoreSeal(client, NAMES)
             with pytest.raises(OtherStoreSecret, match="HASHEE_BUS_KEY"):
                 await seal.adopt_bus_key(old.bus)
-            assert (await seal.adopt_bus_key(BusKey(keys.bus.export()))).epoch == 1
+            adopted_key = await seal.adopt_bus_key(BusKey(keys.bus.export()))
+            assert (adopted_key.epoch, adopted_key.identifier) == (1, old.identifier)
 
 
 async def test_what_opens_with_neither_secret_stops_it_before_anything_is_changed(tmp_path: Path) -> None:
