@@ -64,6 +64,8 @@ class BadStep(HandlerError):
 class JournalFull(HandlerError):
     """What a handler has noted has no room left: 1 MiB for all its steps."""
 
+    reason = "journal_full"
+
     def __init__(self, name: str) -> None:
         super().__init__(
             f"there is no room for the result of step {name!r}: all results of a handler's steps together have 1 MiB. "
@@ -72,7 +74,8 @@ class JournalFull(HandlerError):
 
 
 class OutcomeUnknown(HandlerError):
-    """A step that may be done once had begun when its worker died: nobody knows whether it was done, and it is not done again.
+    """A step that may be done once had begun when its worker died, or Redis went back since its message was taken in: nobody knows whether
+    it was done, and it is not done again.
 
     `name`: the step's. A handler that does not catch it has its message given up at once.
     """
@@ -82,7 +85,8 @@ class OutcomeUnknown(HandlerError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"step {name!r} may be done once and had begun when its worker died: look whether it was done, and tell whom it concerns"
+            f"step {name!r} may be done once, and may have been: its worker died while it ran, or Redis went back since its message came. "
+            "Look whether it was done, and tell whom it concerns"
         )
         self.name = name
 

@@ -231,6 +231,7 @@ class _Desk:
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
         change: Effect | None = None,
+        in_epoch: bool = False,  # noqa: ARG002
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         if only_new and name in self.journal:

@@ -110,7 +110,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `has_past`: it may be a dead letter that was brought back and has sent something before, or the answer that a thread waits for.
     `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces. `kind`: of a placed job what it
     is; then `message` has its content as payload, and its sender is who the conversation is with, '' in a group.
-    `seq`: the message's place in its conversation. `continues`: the first job of the thread, if it is an earlier one.
+    `seq`: the message's place in its conversation. `continues`: the first job of the thread, if it is an earlier one. `epoch`: in which the
+    thread's message was taken in; None where that is not known.
     """
 
     entry_id: str
@@ -127,6 +128,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     kind: JobKind = "message"
     seq: int = 0
     continues: str = ""
+    epoch: int | None = None
 
     @property
     def thread_id(self) -> str:
@@ -166,7 +168,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     `sender_id`: against whose share of the waiting bytes it counts. `trace`: W3C traceparent of the span that received it; '' and not
     written if nobody traces. A former version wrote neither and ignores both. `kind`: '' for a message, and not written then.
     `apart`: COMMAND, ANSWER (to a card of ours) or '', and not written then: neither is handled together with other messages, and an answer
-    neither interrupts nor is interrupted.
+    neither interrupts nor is interrupted. `taken_in`: one more than the epoch in which it was taken in, 0 if that is not known; a former version
+    wrote none.
     """
 
     schema: int
@@ -180,6 +183,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     trace: str = ""
     kind: str = ""
     apart: str = ""
+    taken_in: int = 0
 
 
 class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -248,8 +252,9 @@ def pack_job(
     key: BusKey,
     agent_id: str,
     trace: str = "",
+    epoch: int | None = None,
 ) -> bytes:
-    """Seals a message into the record that `accept` puts into the mailbox."""
+    """Seals a message into the record that `accept` puts into the mailbox. `epoch`: in which it is taken in."""
     sealed = key.seal(msgspec.msgpack.encode(message), "job", agent_id, message.message_id)
     record = JobRecord(
         SCHEMA_VERSION,
@@ -262,8 +267,13 @@ def pack_job(
         message.sender_id,
         trace,
         apart=stands_apart(message),
+        taken_in=_taken_in(epoch),
     )
     return encode_record(record)
+
+
+def _taken_in(epoch: int | None) -> int:
+    return 0 if epoch is None else epoch + 1
 
 
 def stands_apart(message: InboundMessage) -> str:
@@ -289,6 +299,7 @@ def pack_placed_job(
     agent_id: str,
     trace: str = "",
     message_ms: int | None = None,
+    epoch: int | None = None,
 ) -> bytes:
     """Seals a job that no message began into its record; `content.message_id` is the job's id.
 
@@ -308,6 +319,7 @@ def pack_placed_job(
             "",
             trace,
             kind,
+            taken_in=_taken_in(epoch),
         )
     )
 
@@ -340,6 +352,7 @@ def unpack_job(
         trace=record.trace,
         kind=cast("JobKind", record.kind or "message"),
         seq=record.seq,
+        epoch=record.taken_in - 1 if record.taken_in else None,
     )
 
 

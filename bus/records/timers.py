@@ -129,11 +129,16 @@ def pack_timer(timer: Timer, *, key: BusKey, agent_id: str) -> bytes:
     return msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=sealed))
 
 
-def pack_job_of(timer: Timer, now_ms: int, *, key: BusKey, agent_id: str) -> bytes:
+def pack_job_of(timer: Timer, now_ms: int, *, key: BusKey, agent_id: str, epoch: int | None = None) -> bytes:
     """Returns the record of the job that a timer becomes when it is fired."""
-    said_ms = timer.says_at_ms(now_ms)
     return pack_placed_job(
-        timer.kind, timer.content(), placed_ms=now_ms, key=key, agent_id=agent_id, message_ms=said_ms
+        timer.kind,
+        timer.content(),
+        placed_ms=now_ms,
+        key=key,
+        agent_id=agent_id,
+        message_ms=timer.says_at_ms(now_ms),
+        epoch=epoch,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from bus.records.keys import Keys
 from bus.records.records import BadRecord, JobRecord, decode_job_record
+from bus.steps.write_count import epoch_now
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
 from bus.transport.lua import Argument
@@ -58,6 +59,10 @@ class Placing:
     async def now_ms(self) -> int:
         """Returns Redis' time. Raises RedisFailed."""
         return await redis_ms(self._client)
+
+    async def epoch(self) -> int:
+        """Returns the epoch that stands in Redis. Raises RedisFailed."""
+        return await epoch_now(self._client, self._keys)
 
     async def was_placed(self, job_id: str) -> bool:
         """Returns whether a job of this id was placed before. Raises RedisFailed."""

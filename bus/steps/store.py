@@ -146,6 +146,11 @@ class InboundStore:
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
         """Of what this Redis may hold (supervisor/recovery/redis_memory.py)."""
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that this supervisor knows."""
+        return self._write_count.epoch
+
     # Inbound
 
     async def look(

@@ -40,6 +40,9 @@ class Noted(enum.Enum):
     FULL = b"full"
     """Nothing was changed, since the journal has no room for it."""
 
+    RAISED = b"raised"
+    """Nothing was changed, since Redis went back after the thread's message was taken in: what was noted may be lost."""
+
     CHANGED = b"changed"
     """Nothing was changed, since the store has another value by now than the change was made from."""
 
@@ -106,12 +109,15 @@ class ThreadSteps(JobSteps):
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
         change: Effect | None = None,
+        in_epoch: bool = False,
     ) -> Noted:
         """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal;
-        `change`: an effect `store` that is written with the entry, or neither is.
+        `change`: an effect `store` that is written with the entry, or neither is. `in_epoch`: only while Redis has not gone back since the
+        thread's message was taken in.
         """
         keys = [*self._keys.board(job.conversation_id), *((self._keys.store,) if change else ())]
-        words: list[Argument] = [name, entry, room, most, int(only_new), *(change[1:] if change else ())]
+        epoch = job.epoch if in_epoch and job.epoch is not None else ""
+        words: list[Argument] = [name, entry, room, most, int(only_new), epoch, *(change[1:] if change else ())]
         return Noted(
             await self._commands.script("note", keys, job.conversation_id, job.entry_id, self._consumer, *words)
         )

@@ -13,6 +13,7 @@ from bus.records.records import NOWHERE, BadRecord, NewerRecord
 from bus.records.sealing import BusKey
 from bus.records.timers import EVERY, Timer, keyed_id, open_timer, pack_job_of, pack_timer
 from bus.steps.placing import MOST_PLACED
+from bus.steps.write_count import epoch_now
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
 from bus.transport.wire import Value
@@ -78,7 +79,8 @@ class Timers:
 
     async def fire(self, packed: bytes, timer: Timer, now_ms: int) -> Fired:
         """Makes a timer that is due a job of its conversation; a daily one is due again on a later date. Raises NoSuchTime."""
-        job = pack_job_of(timer, now_ms, key=self._bus_key, agent_id=self._keys.agent_id)
+        epoch = await epoch_now(self._client, self._keys)
+        job = pack_job_of(timer, now_ms, key=self._bus_key, agent_id=self._keys.agent_id, epoch=epoch)
         again = timer.next_after(now_ms)
         next_ms, record = ("", b"") if again is None else (again.due_ms, self.pack(again))
         answer: Value = await self._client.script(

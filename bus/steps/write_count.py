@@ -93,6 +93,11 @@ class WriteCount:
         return found
 
 
+async def epoch_now(client: Commands, keys: Keys) -> int:
+    """Returns the epoch that stands in Redis."""
+    return int(cast("bytes | None", await client.command("GET", keys.epoch)) or 0)
+
+
 def _ids_further() -> int:
     """Returns how far prekey ids go on: farther than any that Redis may have forgotten, and far from the end of their 32 bits."""
     return FEWEST_IDS + secrets.randbelow(FEWEST_IDS)

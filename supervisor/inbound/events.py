@@ -130,7 +130,14 @@ class Events:
             kind=pins.kind if pins else "h2a",
             person=pins.person if pins and pins.kind != "group" else "",
         )
-        packed = pack_placed_job("event", content, placed_ms=now_ms, key=self._bus_key, agent_id=self._agent_id)
+        packed = pack_placed_job(
+            "event",
+            content,
+            placed_ms=now_ms,
+            key=self._bus_key,
+            agent_id=self._agent_id,
+            epoch=await self._placing.epoch(),
+        )
         if self._budgets is not None:
             self._placing.budgets = self._budgets()
         try:

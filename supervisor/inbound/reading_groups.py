@@ -73,6 +73,7 @@ class GroupReader:
             message_ms=sent_ms(envelope),
             kind="",
             sender_id=envelope.sender_id,
+            epoch=self._store.epoch,
         )
         try:
             if not incoming.is_known and incoming.noted != envelope.replay_id.hex():

@@ -98,6 +98,7 @@ def job_of(message: InboundMessage, arrival: Arrival, *, key: BusKey, agent_id: 
         key=key,
         agent_id=agent_id,
         trace=arrival.trace,
+        epoch=arrival.epoch,
     )
 
 

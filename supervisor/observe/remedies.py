@@ -150,8 +150,12 @@ DEAD: Mapping[str, Remedy] = {
         "it was handed out 20 times, by deaths, lost leases or Retry, and never came to an end",
         "look for what ends the workers, then retry",
     ),
+    "journal_full": Remedy(
+        "the results of the handler's steps (`job.step`) have 1 MiB together, and take no more",
+        "let its steps return less, or keep it elsewhere and return where, hashee-agent reload, then retry",
+    ),
     "outcome_unknown": Remedy(
-        "a step that may be done once (`job.once`) had begun when its worker died",
+        "a step that may be done once (`job.once`) had begun when its worker died, or Redis went back since its message was taken in",
         "look at the other side whether it was done; a retry does all else and says `outcome_unknown` again, unless the handler catches "
         "OutcomeUnknown",
     ),

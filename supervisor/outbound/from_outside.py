@@ -44,6 +44,7 @@ from bus.steps.outside import OutsideMessages, SendOutcome
 from bus.steps.placing import MOST_PLACED_BYTES
 from bus.steps.store import InboundStore, now_ms
 from bus.steps.vault import Vault
+from bus.steps.write_count import epoch_now
 from supervisor.peers.owners import Owner
 
 MOST_CHARACTERS: Final = 100_000
@@ -100,7 +101,7 @@ class FromOutside:
         key = self._send_key(message)
         is_job = message.reminder is not None
         identifier = id_of(key, begins=REMINDER if is_job else OUTSIDE, stream_id=message.stream_id)
-        record = self._job(message, identifier, pins) if is_job else self._said(message, identifier)
+        record = await self._job(message, identifier, pins) if is_job else self._said(message, identifier)
         outcome = await self._messages.send(
             message.conversation_id,
             record,
@@ -228,7 +229,7 @@ class FromOutside:
         agent_id = self._store.keys.agent_id
         return pack_reply(at, reply, emitted_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
 
-    def _job(self, message: OutsideMessage, identifier: str, pins: tuple[str, str]) -> bytes:
+    async def _job(self, message: OutsideMessage, identifier: str, pins: tuple[str, str]) -> bytes:
         """Packs the job of a reminder that is due now. Raises NotTakenIn."""
         kind, person = pins
         content = InboundMessage(
@@ -240,7 +241,10 @@ class FromOutside:
             payload=due_payload("reminder", message.reminder or "", msgspec.msgpack.encode(message.data), now_ms()),
         )
         agent_id = self._store.keys.agent_id
-        packed = pack_placed_job("reminder", content, placed_ms=now_ms(), key=self._keys.bus, agent_id=agent_id)
+        epoch = await epoch_now(self._store.client, self._store.keys)
+        packed = pack_placed_job(
+            "reminder", content, placed_ms=now_ms(), key=self._keys.bus, agent_id=agent_id, epoch=epoch
+        )
         if len(packed) > MOST_PLACED_BYTES:
             raise NotTakenIn(
                 "data_too_large",

@@ -128,6 +128,7 @@ class ThreadSteps(Steps, Protocol):
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
         change: Effect | None = None,
+        in_epoch: bool = False,
     ) -> Noted: ...
 
     def seal_timer(self, timer: Timer) -> bytes: ...

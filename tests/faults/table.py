@@ -82,6 +82,10 @@ WAITING = (
     "tests/bus/transport/test_refusals.py::test_what_waits_in_redis_survives_says_once_and_goes_on_within_two_seconds"
 )
 TAKING = "tests/workers/process/test_redis_faults.py::test_a_worker_takes_jobs_again_within_two_seconds_and_says_once_what_was_wrong"
+NOTING = "tests/workers/kept/test_steps.py::test_a_step_is_noted_however_long_redis_is_away"
+GIVING_BACK = (
+    "tests/workers/kept/test_steps.py::test_rule_15_a_full_redis_has_the_job_given_back_which_says_nothing_more"
+)
 TELLING = "tests/workers/process/test_redis_faults.py::test_what_a_job_has_to_say_waits_until_redis_takes_it"
 WORKER_LINES = "tests/supervisor/pool/test_worker_lines.py"
 KEEPER_LINES = "tests/supervisor/control/test_lines_of_other_releases.py"
@@ -145,6 +149,7 @@ ROWS: dict[str, Row] = {
     "workers/process/runner.py:Runner._take": held((Kind.REDIS, TAKING)),
     "workers/process/runner.py:Runner._be_seen": in_redis,
     "workers/kept/outlet.py:until_redis_answers": held((Kind.REDIS, TELLING)),
+    "workers/kept/thread.py:ThreadRun._unless_full": held((Kind.REDIS, NOTING), (Kind.REDIS, GIVING_BACK)),
     # Over the relay
     "supervisor/inbound/catchup.py:Catchup.run": held((Kind.REDIS, ALL_LOOPS), (Kind.RELAY, RELAY_LOOPS)),
     "supervisor/inbound/catchup.py:Catchup._wait_for_turn": held(

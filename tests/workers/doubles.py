@@ -66,6 +66,9 @@ class MemoryBus:
     journal: dict[str, bytes] = field(default_factory=dict)
     rooms: list[int] = field(default_factory=list)
     note_answers: list[Noted] = field(default_factory=list)
+    no_notes: RedisFailed | None = None
+    """What noting something raises."""
+
     timers: TimersThere = field(default_factory=lambda: TimersThere(1_000_000, 0, is_there=False))
     open_waits_bytes: int = 0
     knows_ids: bool = False
@@ -255,9 +258,12 @@ class MemoryBus:
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
         change: Effect | None = None,
+        in_epoch: bool = False,
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         with self._operation("note"):
+            if self.no_notes is not None:
+                raise self.no_notes
             if self.note_answers:
                 return self.note_answers.pop(0)
             if only_new and self.journal.get(name, entry) != entry:
@@ -369,7 +375,7 @@ class MemoryBus:
         with self._operation("fail"):
             if retry_after_ms is None and apology is not None:
                 self.replies.append(("!apology", apology))
-            assert has_waited == (reason == "waits")
+            assert has_waited == (reason in ("waits", "redis_full"))
             self.failed.append((job.job_id, reason, retry_after_ms))
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 

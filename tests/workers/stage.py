@@ -232,7 +232,10 @@ class Stage:
             arrival_of(self.seq, await talk.version(), source=Source.POLL), sender_id=who, message_ms=MESSAGE_MS
         )
         ms = MESSAGE_MS + self.seq
-        packed = pack_job(message, seq=self.seq, accepted_ms=ms, message_ms=ms, key=BUS_KEY, agent_id=AGENT)
+        epoch = talk.supervisor.write_count.epoch
+        packed = pack_job(
+            message, seq=self.seq, accepted_ms=ms, message_ms=ms, key=BUS_KEY, agent_id=AGENT, epoch=epoch
+        )
         assert (await talk.supervisor.store.accept(arrival, packed)).is_new
         return message.message_id
 

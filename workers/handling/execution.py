@@ -125,8 +125,10 @@ def keeping_of(environment: RunEnvironment, run: Run) -> Keeping:
     )
 
 
-async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], None]) -> Ended:
-    """Runs the job's handler to its end.
+async def run_handler(
+    environment: RunEnvironment, run: Run, lost: Callable[[], None], give_back: Callable[[], None] | None = None
+) -> Ended:
+    """Runs the job's handler to its end. `lost`, `give_back`: see ThreadRun; both cancel it.
 
     Raises what the handler raised; from a group of exceptions that holds a Retry or Fail, that one.
     """
@@ -136,7 +138,7 @@ async def run_handler(environment: RunEnvironment, run: Run, lost: Callable[[], 
         effects, is_late = tuple(keeping.exchange()), is_answer_to_card(run.message.payload)
         return Ended(handled=is_late, last=(("0", text_reply(NOT_OPEN)),) if is_late else (), effects=effects)
     async with trio.open_nursery() as helpers:
-        begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost)
+        begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost, give_back=give_back)
         raised = await begun.to_its_end()
         helpers.cancel_scope.cancel()
     return begun.ended() if raised is None else _ended_by(raised, run)
@@ -190,6 +192,7 @@ def _begin(
     *,
     helpers: trio.Nursery,
     lost: Callable[[], None],
+    give_back: Callable[[], None] | None,
 ) -> "_Begun":
     """Puts together by what a run says something, and by what it notes something."""
     sending = Sending(
@@ -215,6 +218,8 @@ def _begin(
         carried=run.resumed.journal if run.resumed is not None else None,
         answers=(run.resumed.entry, *run.resumed.left) if run.resumed is not None else (),
         deadline=environment.deadline,
+        give_back=give_back,
+        close=sending.suspend,
     )
     thread.open_waits = run.open_waits
     keeping.store.changes = thread
@@ -258,11 +263,13 @@ class _Begun:
             with self.thread.scope:
                 await self._call()
         except BaseException as error:
-            if self.thread.draft is None or not _is_left_by_a_wait(error):
+            if not (self.thread.is_left or self.thread.draft) or not _is_left_by_a_wait(error):
                 raise
             for other in _leaves(error):
                 if not isinstance(other, Suspended):
                     self.environment.tell_swallowed(self.run.job, other)
+        if self.thread.is_left:
+            await trio.lowlevel.checkpoint()  # whoever was told has cancelled it
 
     async def _call(self) -> None:
         """Calls the handler within what stands around it; an error goes to the function that takes it, if there is one."""
@@ -350,6 +357,7 @@ class _Begun:
             messages=list(run.messages),
             message_ms=run.job.message_ms,
             accepted_ms=run.job.accepted_ms,
+            epoch=run.job.epoch,
             journal=self.thread.journal,
             places=sorted(sending.places),
             cards=sending.cards,

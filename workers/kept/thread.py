@@ -9,9 +9,10 @@ import inspect
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from functools import partial
+from typing import Any, Literal, NoReturn, cast
 
 import msgspec
 import trio
@@ -20,13 +21,17 @@ from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOU
 from bus.records.kept import MOST_WAITS_BYTES
 from bus.records.records import Job
 from bus.steps.thread_steps import Effect, Noted
-from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull, WaitsFull
+from bus.transport.backoff import Backoff
+from bus.transport.wire import MENDABLE, RedisFull
+from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull, Suspended, WaitsFull
 from workers.kept.effects import Effects
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
 
 # What was done is to be known to the next run, also of a handler that is cancelled meanwhile; Redis may be away, and must not hold us for ever.
 LAST_NOTE_SECONDS = 2.0
+# A Redis that is full gets room when jobs end: one that holds its slot to note something would be in the way of that.
+FULL_SECONDS = 2.0
 RESERVED_BYTES = MOST_ENTRY_BYTES + ENTRY_OVERHEAD_BYTES
 _NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
@@ -61,7 +66,8 @@ class Draft(msgspec.Struct, frozen=True):
 class ThreadRun:
     """One run of a thread. `found`: what earlier runs have noted, by name; None for an entry that cannot be read any more.
 
-    `lost` is called when another worker has the job; `check_open` raises ChatClosed once the run has ended. `effects`: what the run leaves
+    `lost` is called when another worker has the job, `give_back` when another run of it is to note what a full Redis does not take; before either
+    `close`, after which `check_open` raises Suspended. It raises ChatClosed once the run has ended. `effects`: what the run leaves
     behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
     wait has kept. `answers`: the names of those with which it goes on, and to whose questions the handler has to come. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
     """
@@ -78,6 +84,8 @@ class ThreadRun:
         carried: Mapping[str, bytes | None] | None = None,
         answers: Iterable[str] = (),
         deadline: float = math.inf,
+        give_back: Callable[[], None] | None = None,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.job = job
         self.keeping = keeping
@@ -85,6 +93,9 @@ class ThreadRun:
         self._outlet = outlet
         self._found = dict(found)
         self._lost = lost
+        self._give_back = give_back
+        self._close = close
+        self.is_left = False
         self._counts: dict[str, int] = {}
         self.effects = Effects()
         self._reserved = 0
@@ -189,7 +200,9 @@ class ThreadRun:
 
     async def note_begun(self, step: "Step") -> None:
         """Notes that a step which may be done once begins, and keeps room for its result. Raises JournalFull, OutcomeUnknown."""
-        if await self._note(step.name, BEGUN, room=self._reserved + RESERVED_BYTES, only_new=True) is Noted.ALREADY:
+        room = self._reserved + RESERVED_BYTES
+        noted = await self._note(step.name, BEGUN, room=room, only_new=True, in_epoch=True)
+        if noted in (Noted.ALREADY, Noted.RAISED):
             raise OutcomeUnknown(step.name.partition("#")[0])
         self._reserved += RESERVED_BYTES
 
@@ -201,7 +214,7 @@ class ThreadRun:
         """Notes what a step returned; returns it as every later run gets it. Raises BadStep, JournalFull."""
         entry = _entry_of(step.name, function, value)
         room = self._reserved - (RESERVED_BYTES if once else 0)
-        await self._note(step.name, msgspec.msgpack.encode(entry), room=room)
+        await self._note(step.name, msgspec.msgpack.encode(entry), room=room, until_it_is_full=not once)
         return Step(step.name, entry).result(function)
 
     def noted_change(self, key: str) -> tuple[str, bytes | None]:
@@ -232,21 +245,57 @@ class ThreadRun:
         return noted is not Noted.CHANGED
 
     async def _note(
-        self, name: str, value: bytes, *, room: int, only_new: bool = False, change: Effect | None = None
+        self,
+        name: str,
+        value: bytes,
+        *,
+        room: int,
+        only_new: bool = False,
+        change: Effect | None = None,
+        in_epoch: bool = False,
+        until_it_is_full: bool = True,
     ) -> Noted:
         sealed = self._outlet.seal_entry(self.job, name, value)
-        most = MOST_JOURNAL_BYTES - self._carried
-        noted = await until_redis_answers(
-            lambda: self._outlet.note(self.job, name, sealed, room=room, most=most, only_new=only_new, change=change)
+        note = partial(
+            self._outlet.note,
+            self.job,
+            name,
+            sealed,
+            room=room,
+            most=MOST_JOURNAL_BYTES - self._carried,
+            only_new=only_new,
+            change=change,
+            in_epoch=in_epoch,
         )
+        noted = await (self._unless_full(note) if until_it_is_full else until_redis_answers(note))
         if noted is Noted.FULL:
             raise JournalFull(name.partition("#")[0])
         if noted is Noted.FENCED:
-            self._lost()
-            await trio.lowlevel.checkpoint()
+            self._leave(self._lost)
         if noted is Noted.NOTED:
             self._found[name] = value
         return noted
+
+    async def _unless_full(self, note: Callable[[], Awaitable[Noted]]) -> Noted:
+        """Notes something however long Redis is away; where it is full the job is given back. Raises Suspended."""
+        gives_up_at = trio.current_time() + FULL_SECONDS
+        backoff = Backoff()
+        while True:
+            try:
+                return await note()
+            except RedisFull:
+                if trio.current_time() >= gives_up_at:
+                    self._leave(self._give_back or self._lost)
+                await backoff.wait()
+            except MENDABLE:
+                await backoff.wait()
+
+    def _leave(self, tell: Callable[[], None]) -> NoReturn:
+        """Ends this run, of which nothing more is to be seen. Raises Suspended."""
+        self.is_left = True
+        self._close()
+        tell()
+        raise Suspended
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -28,7 +28,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     `handler`: who asked; `messages`: those it was given, the newest last; `message_ms`, `accepted_ms`: of the thread's first job.
     `journal`, `places`, `cards`: what the thread has noted and said. `entry`: the answer's name in the journal. `who`: whose answer counts.
     `question_hash`: of an approval (PROTOCOL §4.1). `due_ms`: until when it is waited for; `asked_ms`: when it was asked, both by Redis' clock.
-    `left`: names in the journal of answers that the handler has not come to yet. `place`: where it was shown; '' where that is `entry`.
+    `left`: names in the journal of answers that the handler has not come to yet. `place`: where it was shown; '' where that is `entry`. `epoch`: in
+    which the thread's message was taken in.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     asked_ms: int = 0
     left: list[str] = []
     place: str = ""
+    epoch: int | None = None
 
     def __repr__(self) -> str:
         return f"Wait(id={self.id!r}, thread_id={self.thread_id!r}, kind={self.kind!r})"
@@ -84,7 +86,11 @@ class Refused(msgspec.Struct, frozen=True):
 def continued(job: Job, wait: Wait) -> Job:
     """Returns a job as it goes on with a thread: its replies have the ids and the time that the thread's first job would give them."""
     return msgspec.structs.replace(
-        job, continues=wait.thread_id, message_ms=wait.message_ms, accepted_ms=wait.accepted_ms
+        job,
+        continues=wait.thread_id,
+        message_ms=wait.message_ms,
+        accepted_ms=wait.accepted_ms,
+        epoch=wait.epoch if wait.epoch is not None else job.epoch,
     )
 
 

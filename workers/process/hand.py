@@ -22,6 +22,8 @@ class Hand:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     begun: bool = False
     superseded: bool = False
+    gives_back: bool = False
+    """What its thread had to note has no room in Redis: it runs again later."""
     is_known: bool = False
     """Whether it is known what it means to the threads that wait: until then it may be an answer, which nothing interrupts."""
     ending: bool = False
@@ -43,6 +45,11 @@ class Hand:
         self.begun = True
         self.span = tracing.begin(self.job)
         self.job = self.span.job
+
+    def give_back(self) -> None:
+        """Cancels its run, to have it run again later."""
+        self.gives_back = True
+        self.scope.cancel()
 
     def speaks_by(self, sending: Sending) -> None:
         """Notes by what its run speaks, before its handler is called."""

@@ -51,9 +51,11 @@ SEEN_SECONDS = 5.0
 LAST_WORD_SECONDS = 2.0
 # What a run's effects were made from was changed meanwhile: it is run again, cheaply, since what took time is noted.
 CHANGED_AFTER_SECONDS = 0.05
+# A job that a full Redis is in the way of: each wait is twice the one before.
+MOST_FULL_SECONDS = 300.0
 # Why a run ends and another follows, though nothing has failed.
-WAITS = "waits"
-NO_FAILURES = ("retry_asked", "changed", WAITS)
+WAITS, REDIS_FULL = "waits", "redis_full"
+NO_FAILURES = ("retry_asked", "changed", WAITS, REDIS_FULL)
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -212,6 +214,11 @@ class Runner:
         """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
         if hand.superseded and not hand.job.continues:
             await self._end_superseded(hand)
+        elif hand.gives_back and not self._stopping:
+            wait = min(MOST_FULL_SECONDS, 2.0 ** min(hand.job.deliveries, 9))
+            self._log.warning("job: Redis is full, given back", job=hand.job.job_id, again_in_seconds=wait)
+            with trio.CancelScope(shield=True):
+                await self._fail(hand, REDIS_FULL, wait)
         elif self._stopping or not hand.begun or hand.superseded:
             hand.ending = True
             with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
@@ -333,7 +340,7 @@ class Runner:
             run = resumed(run, found) if isinstance(found, Answered) else run
             run = replace(run, open_waits=answer.others, keeping=self._keeping_of(hand, run))
         try:
-            return await run_handler(self._run_environment, run, hand.scope.cancel)
+            return await run_handler(self._run_environment, run, hand.scope.cancel, hand.give_back)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
 
@@ -521,7 +528,7 @@ class Runner:
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
         hand.ending = True
-        has_waited = reason == WAITS
+        has_waited = reason in (WAITS, REDIS_FULL)
         failed = await until_redis_answers(
             lambda: self._bus.fail(job, reason, after_ms, apology, has_waited=has_waited)
         )

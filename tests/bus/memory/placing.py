@@ -12,6 +12,9 @@ class MemoryPlacing:
         self._world = world
         self.budgets = StoreBudgets.of(UNLIMITED_REDIS_BYTES)
 
+    async def epoch(self) -> int:
+        return self._world.epoch
+
     async def pins(self, conversation_id: str) -> Pins | None:
         at = self._world.conversation(conversation_id)
         return None if at.kind is None or at.person is None else Pins(at.kind, at.person)

@@ -318,6 +318,7 @@ class MemorySteps(KeptEffects):
         most: int = MOST_JOURNAL_BYTES,
         only_new: bool = False,
         change: Effect | None = None,
+        in_epoch: bool = False,
     ) -> Noted:
         held = self._held(job)
         if held is None:
@@ -327,6 +328,8 @@ class MemorySteps(KeptEffects):
             return Noted.NOTED
         if name in journal and only_new:
             return Noted.ALREADY
+        if in_epoch and job.epoch is not None and self._world.epoch > job.epoch:
+            return Noted.RAISED
         if sum(size_of(one) for other, one in journal.items() if other != name) + size_of(entry) + room > most:
             return Noted.FULL
         if change is not None and (why := self._world.why_refused([change])):

@@ -1,5 +1,7 @@
 """What a thread has noted is there in each later run of it and in no other thread's; what its end leaves is written once, or not at all."""
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
@@ -12,6 +14,8 @@ from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, Source
 from bus.steps.thread_steps import Bound, Effect, Noted
+from bus.steps.write_count import Found
+from bus.transport.wire import RedisFull
 from tests.bus.builders import (
     AGENT,
     BUS_KEY,
@@ -21,10 +25,23 @@ from tests.bus.builders import (
     PEER,
     reply,
 )
+from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene, Worker
 from tests.bus.talk import Talk, talk_and_worker
 
 WAYS = ("fails", "is handed back", "loses its worker", "is a dead letter", "is a dead letter twice")
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[RedisScene]:
+    made = RedisScene(redis_url)
+    yield made
+    set_full(made, is_full=False)
+    made.close()
+
+
+def set_full(redis: RedisScene, *, is_full: bool) -> None:
+    redis.client.ask("CONFIG", "SET", "maxmemory", int(is_full))
 
 
 async def taken(worker: Worker) -> Job:
@@ -182,6 +199,45 @@ async def test_rule_15_of_threads_a_journal_takes_no_more_than_its_bound_and_cou
     facts = await scene.facts()
     assert facts.counted == facts.waits
     assert facts.counted["journal"] > 2 * len(large)
+
+
+async def test_rule_15_of_threads_the_result_of_what_has_begun_finds_room_in_a_full_redis(
+    redis: RedisScene,
+) -> None:
+    talk, worker = await talk_and_worker(redis)
+    await talk.accept(1)
+    job = await taken(worker)
+    assert await note(worker, job, "once", b"begun", only_new=True) is Noted.NOTED
+    set_full(redis, is_full=True)
+    with pytest.raises(RedisFull):
+        await note(worker, job, "step", b"done")
+    assert await note(worker, job, "once", b"done") is Noted.NOTED
+    assert await worker.steps.fail(job, "redis_full", 0, has_waited=True) is Failed.RETRY
+    set_full(redis, is_full=False)
+    await talk.start_due()
+    again = await taken(worker)
+    assert (again.attempt, again.deliveries) == (1, 2), "nothing has failed"
+    assert (await worker.steps.start(again)).journal == {"once": b"done"}
+
+
+async def test_what_may_be_done_once_does_not_begin_where_redis_went_back_since_its_message_came(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await taken(worker)
+
+    async def begins(name: str, epoch: int | None) -> Noted:
+        one = msgspec.structs.replace(job, epoch=epoch)
+        return await worker.steps.note(one, name, worker.steps.seal_entry(one, name, b"begun"), in_epoch=True)
+
+    assert [await begins("a", 0), await begins("b", None)] == [Noted.NOTED, Noted.NOTED]
+    assert await talk.supervisor.check(certainly_back=True) is Found.OLDER
+    assert [await begins("c", 0), await begins("d", 1), await begins("e", None)] == [
+        Noted.RAISED,
+        Noted.NOTED,
+        Noted.NOTED,
+    ], "of a message that a former version took in it is not known"
+    assert await note(worker, job, "f", b"done") is Noted.NOTED
+    assert sorted((await worker.steps.start(job)).journal) == ["a", "b", "d", "e", "f"]
 
 
 async def test_the_journal_of_a_large_message_is_counted_beside_it(scene: Scene) -> None:

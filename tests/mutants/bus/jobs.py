@@ -110,13 +110,15 @@ OF_JOBS = (
         ("note_begins_once", "if before and ARGV[8] == '1' then return 'already' end", ""),
         ("note_takes_the_place_of_the_one_before", "- (before and size_of(before) or 0)", ""),
         ("a_journal_has_a_bound", "if had + more + tonumber(ARGV[6]) > tonumber(ARGV[7]) then return 'full' end", ""),
+        ("what_has_begun_finds_room_for_its_result", "if before then redis.call('HDEL', EMITTED, '=' .. ARGV[4]) end --", "--"),
+        ("nothing_begins_once_after_redis_went_back", "> tonumber(ARGV[9]) then return 'raised' end", "> 2 ^ 53 then return 'raised' end"),
         ("a_journal_keeps_room_for_what_has_begun", "+ tonumber(ARGV[6]) >", ">"),
         ("a_journal_is_counted", "count_journal(more)\n", ""),
     ),
     *of(
         script("note"), KEPT,
         ("a_change_at_once_is_refused_as_another_is", "if why then return why end", ""),
-        ("a_change_at_once_is_written_with_its_entry", "if ARGV[9] then put_in_store(KEYS[OWN], ARGV[9], ARGV[11]) end", ""),
+        ("a_change_at_once_is_written_with_its_entry", "if ARGV[10] then put_in_store(KEYS[OWN], ARGV[10], ARGV[12]) end", ""),
         ("a_change_that_was_noted_is_not_made_twice", "if before and ARGV[8] == '1' then return 'already' end", ""),
     ),
     *of(

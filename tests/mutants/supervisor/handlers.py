@@ -134,6 +134,22 @@ HANDLERS = (
     ),
     *of(
         "workers/kept/thread.py",
+        ("tests/workers/kept/test_steps.py",),
+        (
+            "a_full_redis_has_the_job_given_back",
+            "if trio.current_time() >= gives_up_at:",
+            "if False:",
+        ),
+        ("what_was_done_once_is_not_given_back", "until_it_is_full=not once", "until_it_is_full=True"),
+        ("a_run_that_is_left_does_nothing_more", "        self._close()\n        tell()", "        tell()"),
+        (
+            "nothing_once_after_redis_went_back",
+            "if noted in (Noted.ALREADY, Noted.RAISED):",
+            "if noted is Noted.ALREADY:",
+        ),
+    ),
+    *of(
+        "workers/kept/thread.py",
         STORED,
         (
             "a_change_that_was_made_is_passed_over",

@@ -13,6 +13,7 @@ import trio
 from bus.records.journal import MOST_ENTRY_BYTES
 from bus.steps.job_steps import Finished
 from bus.steps.thread_steps import Noted
+from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisUnavailable
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, BadStep, BlockingChat, BlockingJob, Chat, ChatClosed, Job, Message, OutcomeUnknown
@@ -243,14 +244,97 @@ async def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
 async def test_rule_15_without_room_in_the_journal_the_job_fails_with_the_remedy() -> None:
     service, bus = Service(), MemoryBus(note_answers=[Noted.FULL])
     async with run_of(steps_of(service), bus):
-        assert bus.failed[0][1] == "handler_error"
+        assert bus.failed[0][1] == "journal_full"
     assert service.calls == 1
 
 
 async def test_rule_15_one_that_may_be_done_once_is_not_begun_without_room_for_its_result() -> None:
     service, bus = Service(), MemoryBus(note_answers=[Noted.FULL])
     async with run_of(steps_of(service, once=True), bus):
-        assert bus.failed[0][1] == "handler_error"
+        assert bus.failed[0][1] == "journal_full"
+    assert service.calls == 0
+
+
+@pytest.mark.parametrize("make", [steps_of, blocking_steps_of])
+@pytest.mark.parametrize(("deliveries", "again_ms"), [(1, 2_000), (3, 8_000), (15, 300_000), (20, 300_000)])
+async def test_rule_15_a_full_redis_has_the_job_given_back_which_says_nothing_more(
+    make: Callable[..., Agent], deliveries: int, again_ms: int
+) -> None:
+    service, bus = Service(), MemoryBus(no_notes=RedisFull("OOM"))
+    async with run_of(make(service), bus, deliveries=deliveries):
+        assert bus.failed == [("message-1", "redis_full", again_ms)]
+    assert service.calls == 1
+    assert texts(bus) == []
+
+
+@pytest.mark.parametrize("fault", [RedisUnavailable("gone"), RedisDenied("NOPERM")], ids=["away", "denied"])
+async def test_a_step_is_noted_however_long_redis_is_away(
+    autojump_clock: trio.testing.MockClock, fault: RedisFailed
+) -> None:
+    service, bus = Service(), MemoryBus(no_notes=fault)
+    async with running(steps_of(service), bus):
+        bus.give(job_of(attempt=2, deliveries=2))
+        await trio.sleep(120)
+        assert (bus.failed, bus.finished, service.calls) == ([], [], 1)
+        bus.no_notes = None
+        await bus.until(lambda: bus.finished)
+    assert texts(bus) == [("0", "hi 1, hi 2!")]
+
+
+@pytest.mark.parametrize("make", [steps_of, blocking_steps_of])
+async def test_rule_15_one_that_may_be_done_once_is_not_begun_in_a_full_redis(make: Callable[..., Agent]) -> None:
+    service, bus = Service(), MemoryBus(no_notes=RedisFull("OOM"))
+    async with run_of(make(service, once=True), bus):
+        assert bus.failed == [("message-1", "redis_full", 2_000)]
+    assert service.calls == 0
+
+
+async def test_rule_15_the_result_of_one_that_may_be_done_once_waits_for_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus = MemoryBus()
+    agent = Agent()
+
+    @agent.on_message()
+    async def answer(chat: Chat, job: Job) -> None:
+        def pay() -> str:
+            bus.no_notes = RedisFull("OOM")
+            return "paid"
+
+        await chat.reply(await job.once("pay", pay))
+
+    async with running(agent, bus):
+        bus.give(job_of())
+        await bus.until(lambda: bus.no_notes)
+        await trio.sleep(60)
+        assert (bus.failed, bus.finished) == ([], [])
+        bus.no_notes = None
+        await bus.until(lambda: bus.finished)
+    assert texts(bus) == [("0", "paid")]
+
+
+async def test_rule_15_whoever_hides_behind_a_shield_does_nothing_more_either() -> None:
+    service, agent, bus = Service(), Agent(), MemoryBus(no_notes=RedisFull("OOM"))
+
+    @agent.on_message()
+    async def answer(chat: Chat, job: Job) -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await job.step("x", ticket)
+            except BaseException:  # noqa: BLE001 - the defect that is meant
+                bus.no_notes = None  # there is room again, and it is too late
+                service.calls += 1
+            await job.once("pay", service.start, "x")
+
+    async with run_of(agent, bus):
+        assert bus.failed == [("message-1", "redis_full", 2_000)]
+    assert service.calls == 1
+
+
+async def test_what_may_be_done_once_is_unknown_where_redis_went_back_since_its_message_came() -> None:
+    service, bus = Service(), MemoryBus(note_answers=[Noted.RAISED])
+    async with run_of(steps_of(service, once=True), bus):
+        assert bus.failed == [("message-1", "outcome_unknown", None)]
     assert service.calls == 0
 
 

@@ -238,7 +238,7 @@ async def test_a_change_that_is_not_taken_fails_the_job_by_its_name(answer: Note
     async with running(agent, bus):
         bus.give(job_of("a", attempt=4))
         await bus.until(lambda: bus.failed)
-    reasons = {Noted.STORE_FULL: "store_full", Noted.FULL: "handler_error", Noted.ALREADY: "outcome_unknown"}
+    reasons = {Noted.STORE_FULL: "store_full", Noted.FULL: "journal_full", Noted.ALREADY: "outcome_unknown"}
     assert [reason for _, reason, _ in bus.failed] == [reasons[answer]]
     assert bus.stored == {}
 
