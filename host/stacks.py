@@ -25,7 +25,7 @@ def dump(root: trio.lowlevel.Task | None) -> str:
         if count == MOST_TASKS:
             blocks.append(f"more than {MOST_TASKS} tasks")
             break
-        blocks.append(_block(f"task {task.name}", _task_stack(task)))
+        blocks.append(_block(f"task {task.name}", of_task(task)))
     return "\n".join(blocks)
 
 
@@ -43,7 +43,8 @@ def _tasks(root: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
             waiting.extend(list(nursery.child_tasks))
 
 
-def _task_stack(task: trio.lowlevel.Task) -> traceback.StackSummary:
+def of_task(task: trio.lowlevel.Task) -> traceback.StackSummary:
+    """Returns where a task is, the innermost frame last."""
     frames: list[tuple[FrameType, int]] = []
     coroutine: object = task.coro
     while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:

@@ -465,6 +465,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/talk/sending.py:SendSoon.run",
         "workers/process/slots.py:Slots._take",
         "workers/kept/thread.py:ThreadRun.until_steps_are_noted",
+        "workers/kept/thread.py:ThreadRun.until_a_step_may_begin",
         "supervisor/relay/connection.py:Connection.wait_connected",
         "supervisor/inbound/lanes.py:Lanes._run_lane",
         "supervisor/pool/pool.py:Pool.wait_until_ready",
@@ -476,6 +477,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     "our own clock and what this process knows": (
         "workers/process/overrun.py:OverrunWatch._run",
         "workers/process/worker.py:Worker._watch_threads",
+        "workers/process/worker.py:Worker._leave_when_alone",
         "workers/process/runner.py:Runner._over_time",
         "supervisor/run/bulletin.py:Bulletin.run",
         "supervisor/run/starting.py:Starting._pulse",

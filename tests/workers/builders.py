@@ -39,6 +39,7 @@ async def running(
     retries_timeouts: bool = False,
     shows_errors: bool = False,
     vitals: Vitals | None = None,
+    replaced: list[str] | None = None,
 ) -> AsyncIterator[Runner]:
     logger = logging.Logger("test")
     logger.addHandler(handler := logging.StreamHandler(output or io.StringIO()))
@@ -46,7 +47,14 @@ async def running(
     settings = RunnerSettings(
         concurrency=concurrency, job_seconds=job_seconds, retries_timeouts=retries_timeouts, shows_errors=shows_errors
     )
-    runner = Runner(agent, bus, settings, vitals=vitals or Vitals(), log=Log(logger))
+    runner = Runner(
+        agent,
+        bus,
+        settings,
+        vitals=vitals or Vitals(),
+        log=Log(logger),
+        replace_worker=(replaced if replaced is not None else []).append,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)
         yield runner

@@ -79,6 +79,7 @@ class JobContext:
         A worker that dies within the function has it called again. The name, and how often it was used before in the handler, is what a
         later run knows the step by. Raises BadStep, JournalFull, and what the function raises, which is not noted.
         """
+        await self.thread.until_a_step_may_begin()
         step = self.thread.begin(name, once=False)
         if step.is_done:
             return step.result(function)
@@ -125,6 +126,7 @@ class JobContext:
 
     async def begin_once(self, name: str) -> Step:
         """Returns the next step of this name; that it begins is noted, unless it is done."""
+        await self.thread.until_a_step_may_begin()
         step = self.thread.begin(name, once=True)
         if not step.is_done:
             await self.thread.note_begun(step)

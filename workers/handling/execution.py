@@ -35,13 +35,16 @@ from workers.talk.sending import Sending, SendSoon
 
 # What a run said right before it was cancelled may still be sent, for so long.
 LAST_WORDS_SECONDS = 1.0
+# A handler that waits for an answer ends as an interrupted one does; longer clean-up is a defect, and holds up the answer.
+UNWIND_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class RunEnvironment:
     """What all runs of a worker share. `threads` bounds the sync handlers that run at once; `soon`: see Sending.
 
-    `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound.
+    `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound, `tell_caught` by which
+    exception one was unwound that caught it and went on, `hangs` what a run leaves whose handler does not end although it waits, and in which task.
     `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier.
     """
 
@@ -52,6 +55,8 @@ class RunEnvironment:
     soon: SendSoon | None = None
     shared: tuple[object, ...] = ()
     tell_swallowed: Callable[[Job, BaseException], None] = lambda _job, _error: None
+    tell_caught: Callable[[Job, BaseException], None] = lambda _job, _error: None
+    hangs: "Callable[[Job, Ended, trio.lowlevel.Task], Awaitable[None]] | None" = None
     deadline: float = math.inf
 
 
@@ -259,17 +264,34 @@ class _Begun:
 
     async def _call_until_it_waits(self) -> None:
         """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
+        thread, task = self.thread, trio.lowlevel.current_task()
+        thread.on_suspended = lambda: self.sending.helpers.start_soon(self._end_if_it_hangs, task)
+        left: list[BaseException] = []
         try:
-            with self.thread.scope:
-                await self._call()
+            with thread.scope:
+                try:
+                    await self._call()
+                except BaseException as error:
+                    left = _leaves(error)
+                    raise
         except BaseException as error:
             if not (self.thread.is_left or self.thread.draft) or not _is_left_by_a_wait(error):
                 raise
             for other in _leaves(error):
                 if not isinstance(other, Suspended):
                     self.environment.tell_swallowed(self.run.job, other)
-        if self.thread.is_left:
+        if thread.is_left:
             await trio.lowlevel.checkpoint()  # whoever was told has cancelled it
+        elif thread.draft and not any(one is thread.suspended or isinstance(one, Exception) for one in left):
+            self.environment.tell_caught(self.run.job, thread.suspended)
+
+    async def _end_if_it_hangs(self, task: trio.lowlevel.Task) -> None:
+        """Ends the run in the place of a handler that waits for an answer and is not unwound: then its answer finds it waiting."""
+        await trio.sleep(UNWIND_SECONDS)
+        if self.environment.hangs is not None:
+            with trio.CancelScope(shield=True):
+                self.last = await self.sending.take_last()
+                await self.environment.hangs(self.run.job, self.ended(), task)
 
     async def _call(self) -> None:
         """Calls the handler within what stands around it; an error goes to the function that takes it, if there is one."""

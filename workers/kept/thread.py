@@ -102,6 +102,10 @@ class ThreadRun:
         self.scope = trio.CancelScope()
         self.deadline = deadline
         self.draft: Draft | None = None
+        self.suspended = Suspended()
+        self.on_suspended: Callable[[], None] = lambda: None
+        self._suspending = 0
+        self._resumed = trio.Event()
         self.open_waits = 0
         self._left = set(answers)
         self._carried = sum(len(value or b"") + ENTRY_OVERHEAD_BYTES for value in (carried or {}).values())
@@ -142,8 +146,25 @@ class ThreadRun:
         self._left.discard(name)
 
     def suspend(self, draft: Draft) -> None:
-        """Notes what the run waits for, with which it is over."""
+        """Notes what the run waits for, with which it is over: `suspended` is to be raised."""
         self.draft = draft
+        self.on_suspended()
+
+    @contextmanager
+    def suspending(self) -> Iterator[None]:
+        """Has no step begin meanwhile."""
+        self._suspending += 1
+        try:
+            yield
+        finally:
+            self._suspending -= 1
+            self._resumed.set()
+            self._resumed = trio.Event()
+
+    async def until_a_step_may_begin(self) -> None:
+        """Waits while the run is about to wait for an answer; what belongs to a step that runs goes on."""
+        while self._suspending and not self.is_in_a_step():
+            await self._resumed.wait()
 
     async def time_to_wait(self) -> int:
         """Returns Redis' time, by which a deadline is over. Raises WaitsFull where all waits of the agent take no more, as far as it can be known
@@ -157,8 +178,13 @@ class ThreadRun:
         return there.now_ms
 
     def is_in_a_step(self) -> bool:
-        """Returns whether the present task is within a step."""
-        return trio.lowlevel.current_task() in self._steppers
+        """Returns whether the present task is within a step, or was started by one that is."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while self._steppers and task is not None:
+            if task in self._steppers:
+                return True
+            task = task.parent_nursery.parent_task if task.parent_nursery is not None else None
+        return False
 
     @contextmanager
     def stepping(self) -> Iterator[None]:

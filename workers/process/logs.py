@@ -12,7 +12,10 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+import trio
+
 from bus.telemetry.traces import of_log_line
+from host import stacks
 from host.log_stream import LINES_LOST, queue_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -55,7 +58,15 @@ def where(error: BaseException) -> str:
     """Returns `file.py:12`: the innermost line of the owner's code that the exception came through, else of any code."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)
+    return _innermost(traceback.extract_tb(error.__traceback__))
+
+
+def where_it_stands(task: trio.lowlevel.Task) -> str:
+    """Returns the innermost line of the owner's code in which a task is."""
+    return _innermost(stacks.of_task(task))
+
+
+def _innermost(frames: traceback.StackSummary) -> str:
     if not frames:
         return "unknown"
     owners = [

@@ -28,7 +28,7 @@ from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
 from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued, quotable
 from workers.process.hand import Hand
-from workers.process.logs import Log, kind, where, whole
+from workers.process.logs import Log, kind, where, where_it_stands, whole
 from workers.process.slots import Slots
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
@@ -103,8 +103,10 @@ class Runner:
         observe: Observe = observe_nothing,
         tracing: JobTracing | None = None,
         shared: tuple[object, ...] = (),
+        replace_worker: Callable[[str], None] = lambda _at: None,
     ) -> None:
-        """`shared`: what the agent's lifespan yielded."""
+        """`shared`: what the agent's lifespan yielded. `replace_worker` is called with where a handler hangs that will not end."""
+        self._replace_worker = replace_worker
         self._bus = bus
         self._settings = settings
         self._vitals = vitals
@@ -115,6 +117,8 @@ class Runner:
         self._soon = SendSoon()
         self._run_environment = RunEnvironment(
             tell_swallowed=self._tell_swallowed,
+            tell_caught=self._tell_caught,
+            hangs=self._end_hanging,
             agent=agent,
             outlet=bus,
             threads=threads,
@@ -478,6 +482,27 @@ class Runner:
             exception=kind(error),
             at=where(error),
         )
+
+    def _tell_caught(self, job: Job, error: BaseException) -> None:
+        """Says that a handler has caught what unwinds it while it waits for an answer: it says nothing more to anybody, and the wait stands."""
+        self._log.error(
+            "job: it waits for an answer, and its handler caught what ends it there and went on: let BaseException pass",
+            job=job.job_id,
+            at=where(error),
+        )
+
+    async def _end_hanging(self, job: Job, ended: Ended, task: trio.lowlevel.Task) -> None:
+        """Ends a job whose handler waits for an answer and does not end, and has the worker replaced: nothing else ends such a handler."""
+        hand, at = self._hands[job.entry_id], where_it_stands(task)
+        self._log.error("job: it waits for an answer, and its handler does not end", job=job.job_id, at=at)
+        await self._unless_refused(hand, partial(self._finish, ended=ended))
+        self._vitals.ended(job)
+        self._replace_worker(at)
+
+    @property
+    def running(self) -> int:
+        """How many jobs it has that have not ended."""
+        return sum(not hand.ended for hand in self._hands.values())
 
     def _waited(self, hand: Hand, seconds: float) -> None:
         hand.waited_seconds += seconds

@@ -50,6 +50,8 @@ EXIT_LAMED = 76
 LOOK_SECONDS = 1.0
 # After a stop at once the process waits no longer for the thread of a sync handler.
 STOP_WITHIN_SECONDS = 5.0
+# A worker whose handler hangs ends its other jobs within so long, else they are handed back.
+OTHERS_SECONDS = 10.0
 
 
 class Worker:
@@ -69,6 +71,7 @@ class Worker:
         self._lock = threading.Lock()
         self._store: JobStore | None = None
         self._overrun: OverrunWatch | None = None
+        self._nursery: trio.Nursery | None = None
         self.exit_code = 0
         self.is_opening = False
         """Whether the owner's lifespan is being entered."""
@@ -132,7 +135,7 @@ class Worker:
             self._overrun.start()
         self.is_opening = True
         async with agent.lifespan() as shared, trio.open_nursery() as nursery:
-            self.is_opening = False
+            self.is_opening, self._nursery = False, nursery
             nursery.start_soon(self._hear_signals)
             nursery.start_soon(self._watch_threads)
             await self._work(agent, shared)
@@ -161,6 +164,7 @@ class Worker:
             observe=self.tell,
             tracing=self._tracing,
             shared=shared,
+            replace_worker=self._be_replaced,
         )
         self._store = store
         try:
@@ -211,6 +215,20 @@ class Worker:
         self._log.error("worker: a thread has ended, it leaves for another", threads=dead)
         self.tell(Crashed(exception="ThreadEnded", at=dead[0]))
         self.exit_code = EXIT_LAMED
+        self.command(Stop())
+
+    def _be_replaced(self, at: str) -> None:
+        """Takes no more jobs, and leaves for another worker when the others have ended: a handler hangs that will not end."""
+        self.exit_code = EXIT_LAMED
+        self.tell(Crashed(exception="HandlerHangs", at=at))
+        self.command(Drain())
+        if self._nursery is not None:
+            self._nursery.start_soon(self._leave_when_alone)
+
+    async def _leave_when_alone(self) -> None:
+        with trio.move_on_after(OTHERS_SECONDS):
+            while self._runner is not None and self._runner.running:  # noqa: ASYNC110 - looked at a few times in a worker's life
+                await trio.sleep(LOOK_SECONDS / 10)
         self.command(Stop())
 
     def _leave(self) -> None:

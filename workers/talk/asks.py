@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from bus.records.records import NOWHERE, InboundMessage, Reply
-from workers.errors import BadAsk, Diverged, NoAnswer, Suspended, TooManyWaits
+from workers.errors import BadAsk, Diverged, NoAnswer, TooManyWaits
 from workers.kept.thread import Draft, ThreadRun
 from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
 from workers.talk.payloads import text_payload
@@ -100,7 +100,7 @@ class Asks:
         self, question: Question, name: str, key: str | None, timeout: timedelta, who: list[str]
     ) -> None:
         """Shows the question, and ends this run. Raises Suspended."""
-        thread, sending = self._thread, self._sending
+        thread = self._thread
         if key is None and thread.left:
             raise Diverged
         if thread.asked >= MOST_WAITS_OF_A_THREAD:
@@ -108,7 +108,15 @@ class Asks:
         if thread.open_waits >= MOST_OPEN_WAITS:
             raise TooManyWaits(MOST_OPEN_WAITS, "of a conversation are open at a time")
         thread.keeping.check_unchanged()
-        await thread.until_steps_are_noted()
+        with thread.suspending():
+            await thread.until_steps_are_noted()
+            await self._show(question, name, timeout, who)
+        thread.scope.cancel()
+        raise thread.suspended
+
+    async def _show(self, question: Question, name: str, timeout: timedelta, who: list[str]) -> None:
+        """Shows the question, or has a text shown in one step with its wait; then nothing more is said."""
+        thread, sending = self._thread, self._sending
         asked_ms = await thread.time_to_wait()
         place = f"{name}@{thread.job.short_id}" if thread.job.continues else name
         card_id = sending.card_id(place)
@@ -124,8 +132,6 @@ class Asks:
             question_hash = question.question_hash(card_id)
             thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms, place))
             sending.suspend()
-        thread.scope.cancel()
-        raise Suspended
 
     async def _say(self, text: str) -> None:
         async with self._sending.turn():

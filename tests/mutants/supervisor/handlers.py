@@ -150,6 +150,36 @@ HANDLERS = (
     ),
     *of(
         "workers/kept/thread.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("no_step_begins_while_an_ask_waits", "while self._suspending and not self.is_in_a_step():", "while False:"),
+        (
+            "what_belongs_to_a_step_goes_on",
+            "while self._suspending and not self.is_in_a_step():",
+            "while self._suspending:",
+        ),
+    ),
+    *of(
+        "workers/handling/execution.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        (
+            "who_catches_what_unwinds_it_is_told_of",
+            "            self.environment.tell_caught(self.run.job, thread.suspended)",
+            "            pass",
+        ),
+        (
+            "who_raises_on_its_way_out_has_caught_nothing",
+            " or isinstance(one, Exception) for one in left)",
+            " for one in left)",
+        ),
+        ("who_hangs_is_ended", "        if self.environment.hangs is not None:\n", "        if False:\n"),
+    ),
+    *of(
+        "workers/process/runner.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("where_a_handler_hangs_the_worker_is_replaced", "        self._replace_worker(at)\n", ""),
+    ),
+    *of(
+        "workers/kept/thread.py",
         STORED,
         (
             "a_change_that_was_made_is_passed_over",

@@ -67,6 +67,12 @@ async def act(  # noqa: PLR0912 - a table
         case "lame":  # A defect of ours, in the thread that renews leases.
             Wire.call = None  # type: ignore[method-assign,assignment]
             await trio.sleep(600)
+        case "ask_and_hang":
+            try:
+                await chat.ask("Your name?")
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(600)
         case "spin":
             while True:
                 pass

@@ -11,7 +11,7 @@ import pytest
 from bus.records.records import pack_job
 from supervisor.pool.process import ExitReason
 from supervisor.pool.worker_order import WorkerTimes
-from tests.bus.builders import AGENT, BUS_KEY, Bus, arrival_of, message_of, open_bus
+from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, Bus, arrival_of, message_of, open_bus
 from tests.redis_server import redis_server
 from tests.supervisor.pool.builders import (
     QUICK,
@@ -159,4 +159,21 @@ async def test_a_worker_whose_lease_thread_has_ended_hands_back_and_another_take
             await until(lambda: run.exits)
             assert (run.exits[0].exception, run.exits[0].at) == ("ThreadEnded", "redis-leases")
             assert (run.exits[0].returncode, run.exits[0].abnormal) == (76, False)
+            await run.pool.wait_until_ready()
+
+
+@pytest.mark.long
+async def test_rule_5_a_worker_whose_handler_is_not_unwound_is_replaced_and_the_question_stands(tmp_path: Path) -> None:
+    """Takes the five seconds of the unwinding, and those of a process that ends hard."""
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url), bus=bus) as run:
+            await run.pool.wait_until_ready()
+            await ask(bus, "ask_and_hang")
+            await until(lambda: run.exits)
+            assert (run.exits[0].exception, run.exits[0].abnormal) == ("HandlerHangs", False)
+            assert run.exits[0].at.startswith("handlers.py:")
+            assert await bus.client.command("HLEN", bus.keys.waits(CONVERSATION)) == 2, (
+                "it, and from when on it is answered"
+            )
+            assert await bus.client.command("XLEN", bus.keys.jobs) == 0
             await run.pool.wait_until_ready()

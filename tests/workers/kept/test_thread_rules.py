@@ -1,21 +1,28 @@
 """Handlers that ask (docs/handlers.md): each rule of threads and waits, by the worker's real runner, over the bus in memory and in Redis."""
 
+import io
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
+import trio.testing
 
 from bus.records.kept import MOST_WAITS_BYTES, OVERHEAD_BYTES
+from bus.records.timers import keyed_id
 from bus.steps.job_steps import Finished
 from bus.steps.policies import Busy
 from bus.steps.thread_steps import Effect
+from tests.bus.builders import CONVERSATION
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import MemoryScene, Scene
 from tests.redis_server import redis_server
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of
+from tests.workers.doubles import texts as texts_of
 from tests.workers.stage import Heard, Stage
 from workers import (
     Agent,
@@ -391,7 +398,90 @@ async def test_rule_5_code_that_swallows_it_goes_nowhere_and_is_logged(scene: Sc
 
     stage = Stage(scene, agent)
     assert texts(await stage.say("/ask")) == ["Your name?"]
+    [line] = [line for line in stage.logged if "let BaseException pass" in line]
+    assert "test_thread_rules.py:" in line
     assert texts(await stage.say("Ann")) == ["Hello Ann"]
+    assert sum("let BaseException pass" in line for line in stage.logged) == 1
+
+
+@pytest.mark.parametrize("goes_on", ["asks", "sleeps", "steps", "reminds", "updates", "returns", "shouts"])
+async def test_rule_5_whatever_code_does_that_swallows_it_nobody_hears_of_it(scene: Scene, goes_on: str) -> None:
+    agent, at = Agent(), list[int]()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, job: Job) -> None:
+        try:
+            at.append(sys._getframe().f_lineno + 1)
+            await chat.ask("Your name?")
+        except BaseException:  # noqa: BLE001 - the defect that is meant
+            with trio.CancelScope(shield=goes_on != "shouts"):
+                match goes_on:
+                    case "asks":
+                        await chat.ask("Your age?", int)
+                    case "sleeps":
+                        await trio.lowlevel.checkpoint()
+                    case "steps":
+                        await job.step("x", int)
+                    case "reminds":
+                        await chat.remind("tea", after=timedelta(days=1), key="tea")
+                    case "updates":
+                        await chat.update("card", Approval("Sure?"))
+                    case "shouts":
+                        await chat.reply("never")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("/ask")) == ["Your name?"]
+    [line] = [line for line in stage.logged if "let BaseException pass" in line]
+    assert f"test_thread_rules.py:{at[0]}" in line
+    assert len(await waits_of(stage)) == 1
+    assert not await has_deadline(stage, keyed_id(CONVERSATION, "tea"))
+
+
+def test_rule_5_a_sync_handler_that_swallows_it_is_logged_too() -> None:
+    agent, at = Agent(), list[int]()
+
+    @agent.on_command("ask")
+    def ask(chat: BlockingChat) -> None:
+        try:
+            at.append(sys._getframe().f_lineno + 1)
+            chat.ask("Your name?")
+        except BaseException:  # noqa: BLE001 - the defect that is meant
+            at.append(0)
+
+    async def play() -> None:
+        stage = Stage(MemoryScene(), agent)
+        assert texts(await stage.say("/ask")) == ["Your name?"]
+        [line] = [line for line in stage.logged if "let BaseException pass" in line]
+        assert f"test_thread_rules.py:{at[0]}" in line
+
+    trio.run(play)
+
+
+@pytest.mark.parametrize("seconds", [4, 60])
+async def test_rule_5_a_handler_that_is_not_unwound_in_five_seconds_has_its_worker_replaced_and_its_wait_stands(
+    autojump_clock: trio.testing.MockClock, seconds: int
+) -> None:
+    agent, bus, replaced, output, at = Agent(), MemoryBus(), list[str](), io.StringIO(), list[int]()
+
+    @agent.on_message()
+    async def ask(chat: Chat) -> None:
+        try:
+            await chat.ask("Your name?")
+        finally:
+            with trio.CancelScope(shield=True):
+                at.append(sys._getframe().f_lineno + 1)
+                await trio.sleep(seconds)
+
+    began = trio.current_time()
+    async with running(agent, bus, replaced=replaced, output=output):
+        bus.give(job_of())
+        await bus.until(lambda: bus.settled)
+        assert trio.current_time() - began < 5.1
+        await bus.until(lambda: replaced or seconds == 4)
+    assert bus.outcomes == ["waiting"]
+    assert [text for _, text in texts_of(bus)] == ["Your name?"]
+    assert replaced == ([f"test_thread_rules.py:{at[0]}"] if seconds == 60 else [])
+    assert ("does not end" in output.getvalue()) is (seconds == 60)
 
 
 async def test_rule_5_what_a_finally_raises_is_logged_and_the_wait_stands(scene: Scene) -> None:
@@ -410,6 +500,7 @@ async def test_rule_5_what_a_finally_raises_is_logged_and_the_wait_stands(scene:
     stage = Stage(scene, agent)
     assert texts(await stage.say("/ask")) == ["Your name?"]
     assert any("LookupError" in line for line in stage.logged)
+    assert not any("let BaseException pass" in line for line in stage.logged)
     assert texts(await stage.say("Ann")) == ["Hello Ann"]
 
 
@@ -459,6 +550,45 @@ async def test_rule_6_steps_that_run_beside_an_ask_are_noted_before_the_run_ends
     await stage.say("/ask")
     assert texts(await stage.say("Ann")) == ["Hello Ann"]
     assert calls.count("slow") == 1
+
+
+async def test_rule_6_no_step_begins_while_an_ask_waits_for_those_that_run(scene: Scene) -> None:
+    agent, calls = Agent(), list[str]()
+    began = trio.Event()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, job: Job) -> None:
+        async def within() -> str:
+            calls.append("within")
+            return "within"
+
+        async def slow() -> str:
+            began.set()
+            await trio.sleep(0.01)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(job.step, "within", within)
+            return "slow"
+
+        async def busy(name: str) -> None:
+            """There is always a step that runs: one of these begins before the other ends."""
+            for _ in range(100):
+                await job.step(name, trio.sleep, 0.002)
+                calls.append(name)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(job.step, "slow", slow)
+            nursery.start_soon(busy, "a")
+            nursery.start_soon(busy, "b")
+            await began.wait()
+            name = await chat.ask("Your name?", key="name")
+            nursery.cancel_scope.cancel()
+        await chat.reply(f"Hello {name}")
+
+    stage = Stage(scene, agent)
+    assert texts(await stage.say("/ask")) == ["Your name?"]
+    assert calls.count("a") + calls.count("b") < 100
+    assert calls.count("within") == 1, "what belongs to a step that runs goes on"
+    assert texts(await stage.say("Ann")) == ["Hello Ann"]
 
 
 async def test_rule_7_a_state_that_was_changed_before_an_ask_is_refused(scene: Scene) -> None:
