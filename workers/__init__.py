@@ -35,6 +35,7 @@ from workers.errors import (
     LLMBusy,
     LLMCut,
     LLMError,
+    LLMMisfit,
     LLMRefused,
     LLMTooLong,
     LLMUnreachable,
@@ -54,7 +55,14 @@ from workers.errors import (
     WaitsFull,
 )
 from workers.handling.agent import Agent
-from workers.handling.blocking import BlockingChat, BlockingJob, BlockingSent, BlockingStore, BlockingStream
+from workers.handling.blocking import (
+    BlockingChat,
+    BlockingJob,
+    BlockingLLM,
+    BlockingSent,
+    BlockingStore,
+    BlockingStream,
+)
 from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, Turn
@@ -86,6 +94,7 @@ __all__ = [
     "BadStep",
     "BlockingChat",
     "BlockingJob",
+    "BlockingLLM",
     "BlockingOutside",
     "BlockingOutsideStream",
     "BlockingSent",
@@ -109,6 +118,7 @@ __all__ = [
     "LLMBusy",
     "LLMCut",
     "LLMError",
+    "LLMMisfit",
     "LLMRefused",
     "LLMTooLong",
     "LLMUnreachable",

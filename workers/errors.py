@@ -285,6 +285,15 @@ class LLMTooLong(LLMError):
         )
 
 
+class LLMMisfit(LLMError):
+    """The model's answer is no value of the type that was asked for, also when it was told why."""
+
+    reason = "llm_misfit"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the model's answer is no {kind}, also when it was told why: ask for less, or another model")
+
+
 class LLMRefused(LLMError):
     """The endpoint refused the request. `status`: its HTTP status; `code`: its word for why, '' for none."""
 

@@ -134,6 +134,10 @@ DEAD: Mapping[str, Remedy] = {
         "the model's answer broke off, told an error, or was empty, four times within half a minute",
         "look at the endpoint's log, then retry",
     ),
+    "llm_misfit": Remedy(
+        "the model's answer was no value of the type that the handler asked for (`llm.complete`), twice",
+        "ask for less, or by another model, hashee-agent reload, then retry",
+    ),
     "llm_too_long": Remedy(
         "the conversation is longer than the model's context, also without its older half",
         "set HASHEE_LLM_HISTORY_TOKENS lower or give the model more context, hashee-agent reload, then retry",

@@ -406,6 +406,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/llm/test_endpoint.py)": (
         "workers/llm/endpoint.py:Endpoint._read",
         "workers/llm/endpoint.py:_pass_on",
+        "workers/llm/model.py:_pieces",
     ),
     "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
         "supervisor/run/app.py:_wait_for_redis",

@@ -305,8 +305,8 @@ class Stage:
                 bus.after_card = self._after_card
             vitals = Vitals()
             vitals.introduce(consumer=worker.name, handler="stage:agent", concurrency=1)
-            runner = Runner(self.agent, bus, settings, vitals=vitals, log=Log(logger))
-            async with trio.open_nursery() as nursery:
+            async with self.agent.lifespan() as shared, trio.open_nursery() as nursery:
+                runner = Runner(self.agent, bus, settings, vitals=vitals, log=Log(logger), shared=shared)
                 nursery.start_soon(runner.run)
                 await bus.idle.wait()
                 runner.drain()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trio.testing
 
+from tests.workers.llm.endpoint import endpoint, events
 from workers import Agent
 from workers.testing import conversation
 
@@ -26,6 +27,15 @@ def load(name: str) -> Agent:
 async def test_the_first_agent_says_it_back() -> None:
     [reply] = await conversation(load("first_agent")).say("hello")
     assert reply.text == "You said: hello"
+
+
+async def test_the_pirate_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with endpoint(events("Ahoy!"), events("Ye said hello.")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        chat = conversation(load("pirate_agent"))
+        for said, heard in (("hello", "Ahoy!"), ("what did I say?", "Ye said hello.")):
+            assert [reply.text for reply in await chat.say(said)] == [heard]
+    assert [text for _, text in server.asked[-1]] == ["You are a pirate.", "hello", "Ahoy!", "what did I say?"]
 
 
 async def test_reminders_are_promised() -> None:

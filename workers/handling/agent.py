@@ -15,7 +15,8 @@ from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.errors import BadHandler, CannotStart
 from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, Row, Table, bind, state_row
-from workers.handling.routing import Course, Handler, OfEvent, OfEvery, Registration, Router, Routes
+from workers.handling.commands import commands_of, help_on
+from workers.handling.routing import Course, Handler, OfCommand, OfEvent, OfEvery, Registration, Router, Routes
 from workers.kept.state import StateShape
 from workers.llm.model import LLM
 
@@ -69,6 +70,9 @@ class Agent(Router):
         self._table = Table(rows=rows, shared=_yielded_by(lifespan))
         self._has_history = history
         self._routes = Routes()
+        self._built_in = Routes()
+        """What it has by itself: its owner's commands come first."""
+
         self._bindings: list[Binding] = []
         _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
         if groups not in get_args(InGroups):
@@ -81,6 +85,16 @@ class Agent(Router):
             apology=apology,
             groups=groups,
         )
+        if llm is not None:
+            for registration in commands_of(llm.commands, self._help)._all():
+                self._built_in.add(self._handler_of(registration))
+
+    def _help(self) -> str:
+        """Returns what /help says."""
+        if self.llm is not None and self.llm.help is not None:
+            return self.llm.help
+        of_owner = [name for one in self.handlers if isinstance(one.match, OfCommand) for name in one.match.names]
+        return help_on([] if self.llm is None else self.llm.commands, of_owner)
 
     @property
     def handlers(self) -> tuple[Handler, ...]:
@@ -98,7 +112,12 @@ class Agent(Router):
 
         Raises BadReminder for data that is not what the handler asks for.
         """
-        return self._routes.course_of(message) if kind == "message" else self._routes.course_of_placed(message, kind)
+        if kind != "message":
+            return self._routes.course_of_placed(message, kind)
+        course = self._routes.course_of(message)
+        if not self._built_in.handlers or (course is not None and isinstance(course.handler.match, OfCommand)):
+            return course
+        return self._built_in.course_of(message) or course
 
     def course_named(self, name: str, message: InboundMessage) -> Course | None:
         """Returns what is called when the handler with this name goes on with a message; None if it is gone."""
@@ -135,20 +154,26 @@ class Agent(Router):
                     raise CannotStart(f"{binding.name} asks for {kind.__name__}, and lifespan yields {found}")
 
     def _bind(self, registration: Registration) -> None:
-        table, match = self._table, registration.match
-        if registration.kind == "error":
-            error = Row(kinds=(*registration.errors, Exception), name="error", make=lambda at: at.error)
-            table = replace(table, rows=(*table.rows, error))
-        groups, offered = ((), ()) if match is None else (match.groups, match.offered)
-        binding = bind(registration.function, table, registration.on, groups=groups, offered=offered)
-        self._routes.add(Handler(registration, binding))
-        self._bindings.append(binding)
+        handler = self._handler_of(registration)
+        match = registration.match
+        self._routes.add(handler)
+        self._bindings.append(handler.binding)
         if isinstance(match, OfEvery):
             every = {**self.policies.every, **dict.fromkeys(match.names, match.seconds)}
             self.policies = msgspec.structs.replace(self.policies, every=every)
         if isinstance(match, OfEvent):
             names = {*self.policies.events, *match.names}
             self.policies = msgspec.structs.replace(self.policies, events=tuple(sorted(names)))
+
+    def _handler_of(self, registration: Registration) -> Handler:
+        """Finds out what a function asks for. Raises BadHandler."""
+        table, match = self._table, registration.match
+        if registration.kind == "error":
+            error = Row(kinds=(*registration.errors, Exception), name="error", make=lambda at: at.error)
+            table = replace(table, rows=(*table.rows, error))
+        groups, offered = ((), ()) if match is None else (match.groups, match.offered)
+        binding = bind(registration.function, table, registration.on, groups=groups, offered=offered)
+        return Handler(registration, binding)
 
 
 def _yielded_by(lifespan: Lifespan | None) -> tuple[type, ...] | None:

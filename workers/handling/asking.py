@@ -17,7 +17,7 @@ import msgspec.inspect
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
 from workers.errors import BadHandler
-from workers.handling.blocking import BlockingChat, BlockingJob, BlockingStore
+from workers.handling.blocking import BlockingChat, BlockingJob, BlockingLLM, BlockingStore
 from workers.handling.context import JobContext
 from workers.kept.effects import Effects
 from workers.kept.history import History
@@ -133,17 +133,14 @@ ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""
 
 
-LLM_ROW = Row(
-    kinds=(LLM,),
-    name="llm",
-    make=lambda at: _opened_in(at.shared).for_run(at.chat, at.job.thread, at.job.messages, at.job.observe),
-)
+def _llm_of(at: Present) -> LLM:
+    """Returns the LLM of a run: that which was opened with the agent's lifespan, bound to it."""
+    opened = next(one for one in at.shared if isinstance(one, OpenLLM))
+    return opened.for_run(at.chat, at.job.thread, at.job.messages, at.job.observe)
+
+
+LLM_ROW = Row(kinds=(LLM, BlockingLLM), name="llm", make=_llm_of, make_blocking=lambda at: BlockingLLM(_llm_of(at)))
 """What an agent with a language model has besides."""
-
-
-def _opened_in(shared: Sequence[object]) -> OpenLLM:
-    """Returns the LLM that was opened with the agent's lifespan."""
-    return next(one for one in shared if isinstance(one, OpenLLM))
 
 
 def state_row(shape: StateShape) -> Row:

@@ -21,6 +21,7 @@ from workers.handling.context import JobContext, Parameters
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.store import Store
 from workers.kept.thread import Step
+from workers.llm.model import LLM
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY
 from workers.talk.cards import App, Approval, Card, Form
@@ -452,6 +453,39 @@ def _waited_for(value: object, *, shield: bool = False) -> object:
         return result
 
     return trio.from_thread.run(wait)
+
+
+class BlockingLLM:
+    """As LLM, for sync handlers."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+
+    def reply(
+        self,
+        prompt: str | None = None,
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        markdown: bool = True,
+        quote: Quote = False,
+        mention: Mention = (),
+        key: str | None = None,
+    ) -> str:
+        """As LLM.reply."""
+        reply = partial(self._llm.reply, prompt, system=system, model=model, markdown=markdown)
+        return _run(partial(reply, quote=quote, mention=mention, key=key))
+
+    def complete(
+        self,
+        prompt: str,
+        type: Any = str,  # noqa: A002 - as LLM.complete
+        *,
+        system: str | None = None,
+        model: str | None = None,
+    ) -> Any:
+        """As LLM.complete."""
+        return _run(partial(self._llm.complete, prompt, type, system=system, model=model))
 
 
 class BlockingStore:

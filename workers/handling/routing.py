@@ -196,6 +196,10 @@ class Handler:
         return f"{getattr(self.function, '__module__', '')}:{self.name}"
 
     @property
+    def match(self) -> Match | None:
+        return self.registration.match
+
+    @property
     def function(self) -> OwnersFunction:
         return self.binding.function
 

@@ -4,18 +4,22 @@
 """
 
 import copy
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
+
+import trio
 
 from bus.records.records import GROUP, InboundMessage
 from bus.settings import llm as settings
 from bus.settings.llm import LLMSettings, llm_settings_of
 from bus.settings.reader import Malformed, Parser, Setting, SettingsError, SettingsReader
-from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed
+from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, LLMCut, LLMMisfit
 from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
@@ -24,6 +28,7 @@ from workers.llm.memory import Said, alternating, newer_half, newest_within, sai
 from workers.llm.reading import FILTER, LENGTH, Completion
 from workers.llm.tokens import TokenCount
 from workers.llm.turn import Model, Observe, Turns
+from workers.llm.typed import Misfit, asked_for, value_in
 from workers.talk.chat import Chat
 from workers.talk.payloads import Mention, Quote
 
@@ -33,6 +38,12 @@ DEFAULT_SYSTEM_PROMPT: Final = "You are a helpful agent in a chat. Answer briefl
 NO_KEY: Final = "none"
 """Local endpoints need no key, but the client insists on one."""
 
+RESET: Final = "reset"
+HELP: Final = "help"
+TIMES_ASKED: Final = 2
+"""For a value: a model that does not give it when it was told why does not give it."""
+
+AGAIN: Final = "That does not fit: {}. Answer again, with JSON alone."
 NOTICES: Final = {
     LENGTH: "[The answer ends here: it has reached the model's limit.]",
     FILTER: "[The answer ends here: the endpoint's filter has stopped it.]",
@@ -45,7 +56,8 @@ class LLM:
 
     `system`: the system prompt, or the Path of a file with it. `model`, `base_url`, `api_key`: else OPENAI_BASE_URL, OPENAI_API_KEY and
     HASHEE_LLM_MODEL say. `history_tokens`: so much of what was said before the model is told at most (HASHEE_LLM_HISTORY_TOKENS).
-    `options`: what every request has besides, such as `{"temperature": 0.2}`. Raises BadHandler.
+    `options`: what every request has besides, such as `{"temperature": 0.2}`. `commands`: those that the agent has by itself, unless a handler
+    of its own takes them; `help`: what /help says. Raises BadHandler.
     """
 
     def __init__(
@@ -57,6 +69,8 @@ class LLM:
         api_key: str | None = None,
         history_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
+        commands: Sequence[str] = (RESET, HELP),
+        help: str | None = None,  # noqa: A002 - what /help says
     ) -> None:
         self._system = system
         self._model = _checked("model", settings.MODEL, settings.model_name, model)
@@ -65,6 +79,8 @@ class LLM:
         self._history_tokens = history_tokens
         self._options = dict(options or {})
         self._run: Run | None = None
+        self.commands = tuple(commands)
+        self.help = help
 
     def __repr__(self) -> str:
         return "LLM(…)"
@@ -103,6 +119,79 @@ class LLM:
             text = _whole(completion)
             stream.replace(text)
         return text
+
+    @overload
+    async def complete(self, prompt: str, *, system: str | None = None, model: str | None = None) -> str: ...
+
+    @overload
+    async def complete(
+        self, prompt: str, type: type[Value], *, system: str | None = None, model: str | None = None
+    ) -> Value: ...
+
+    @overload
+    async def complete(self, prompt: str, type: Any, *, system: str | None = None, model: str | None = None) -> Any: ...
+
+    async def complete(
+        self,
+        prompt: str,
+        type: Any = str,  # noqa: A002 - as msgspec calls it
+        *,
+        system: str | None = None,
+        model: str | None = None,
+    ) -> Any:
+        """Returns the model's answer to a prompt alone; nobody sees it, and nothing that was said is told to the model.
+
+        `type`: what the answer is to be, such as a struct, a list, a number, a Literal: it is asked for as JSON, and once more with the reason
+        if it does not fit. Raises LLMMisfit, LLMError.
+        """
+        run = self._running()
+        asked = prompt if type is str else asked_for(prompt, type)
+        chat = [*([Said("system", system)] if system else []), Said("user", asked)]
+        for _ in range(TIMES_ASKED):
+            completion = await run.take(model, partial(_as_it_is, messages_of(chat)), _to_nobody)
+            if completion.finish in NOTICES:
+                raise LLMCut("the model's answer ended before its time, by its limit or the endpoint's filter")
+            if type is str:
+                return completion.text
+            try:
+                return value_in(completion.text, type)
+            except Misfit as misfit:
+                chat = [*chat, Said("assistant", completion.text), Said("user", AGAIN.format(misfit))]
+        raise LLMMisfit(getattr(type, "__name__", str(type)))
+
+    @asynccontextmanager
+    async def stream(self, messages: Messages, *, model: str | None = None) -> AsyncIterator[AsyncIterator[str]]:
+        """Asks the model with messages of the handler's own: `async with llm.stream([…]) as pieces: async for piece in pieces: …`.
+
+        A later run gets the whole answer in one piece. Raises LLMError.
+        """
+        run = self._running()
+        sender, receiver = trio.open_memory_channel[str](math.inf)
+        failures: list[Exception] = []
+        heard = 0
+
+        async def write(piece: str) -> None:
+            nonlocal heard
+            heard += len(piece)
+            await sender.send(piece)
+
+        async def ask() -> None:
+            with sender:
+                try:
+                    completion = await run.take(model, partial(_as_it_is, messages), write)
+                    await sender.send(completion.text[heard:])
+                except Exception as error:  # noqa: BLE001 - raised again where the pieces are read
+                    failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            try:
+                yield _pieces(receiver, failures)
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the nursery and its groups
+                failures.insert(0, error)
+            nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
 
     def bound(self, run: "Run") -> "LLM":
         """Returns it for a run."""
@@ -175,7 +264,7 @@ class Run:
             raise BadReply("the message has no words: say what is to be answered, llm.reply('…')")
         return said
 
-    async def remembered(self, system: str | None, present: Sequence[Said]) -> list[list[Said]]:
+    async def remembered(self, system: str | None, present: Sequence[Said]) -> list[Messages]:
         """Returns the conversation as the model is told it, and as it is told it if that is too long."""
         found, tokens = self.opened.settings, self.opened.tokens
         history = await self.thread.keeping.history()
@@ -183,15 +272,16 @@ class Run:
         prompt = system if system is not None else found.system_prompt
         first = [Said("system", prompt)] if prompt else []
         return [
-            [*first, *alternating([*some, *present])] for some in ([before, newer_half(before)] if before else [before])
+            messages_of([*first, *alternating([*some, *present])])
+            for some in ([before, newer_half(before)] if before else [before])
         ]
 
     async def take(
-        self, model: str | None, conversation: Callable[[], Awaitable[list[list[Said]]]], write: Write
+        self, model: str | None, chats: Callable[[], Awaitable[Sequence[Messages]]], write: Write
     ) -> Completion:
         """Returns the answer of the thread's next turn. Raises LLMError, WaitOutside.
 
-        `conversation`: the conversation, and what is tried in its stead where it is too long for the model.
+        `chats`: the conversation, and what is tried in its stead where it is too long for the model.
         """
         opened = self.opened
         asked = Model(
@@ -200,9 +290,6 @@ class Run:
             tokens=opened.tokens,
             wait_seconds=opened.settings.wait_seconds,
         )
-
-        async def chats() -> list[Messages]:
-            return [[said.as_message() for said in one] for one in await conversation()]
 
         return await self.turns.take(asked, chats, write)
 
@@ -215,6 +302,29 @@ def _whole(completion: Completion) -> str:
     """Returns an answer as people see it; one that ended before its time says so."""
     notice = NOTICES.get(completion.finish, "")
     return "\n\n".join(part for part in (completion.text.rstrip(), notice) if part)
+
+
+def messages_of(chat: Sequence[Said]) -> Messages:
+    """Returns a conversation as endpoints take it."""
+    return [said.as_message() for said in chat]
+
+
+async def _as_it_is(messages: Messages) -> Sequence[Messages]:
+    """Returns a conversation that has none in its stead."""
+    return [messages]
+
+
+async def _to_nobody(_piece: str) -> None:
+    """Nobody sees an answer grow that is made into something else."""
+
+
+async def _pieces(receiver: trio.MemoryReceiveChannel[str], failures: list[Exception]) -> AsyncIterator[str]:
+    """Yields what comes; raises what the model could not."""
+    async for piece in receiver:
+        if piece:
+            yield piece
+    if failures:
+        raise failures[0]
 
 
 def _checked(name: str, setting: Setting, parse: Parser[Value], text: Any) -> Value | None:

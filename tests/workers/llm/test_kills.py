@@ -1,0 +1,64 @@
+"""A worker dies before and after each thing that it does on the bus: the same words, and no turn is asked for twice once it was noted."""
+
+from tests.bus.scenes import MemoryScene
+from tests.waiting import waiting_for
+from tests.workers.llm.endpoint import FakeEndpoint, endpoint, events, refusal
+from tests.workers.stage import Heard, Stage
+from workers import LLM, Agent, Chat
+
+WITHIN_SECONDS = 60
+STEP = 3
+"""Of the points at which a worker dies: before and after things by turns."""
+
+
+def texts(heard: list[Heard]) -> list[str]:
+    """What people read in the end: a stream begins without words."""
+    return [one.text for one in heard if one.text]
+
+
+def agent_of(server: FakeEndpoint) -> Agent:
+    agent = Agent(llm=LLM("Be brief.", base_url=server.base_url, model="small"))
+
+    @agent.on_message("text")
+    async def answer(chat: Chat, llm: LLM) -> None:
+        await chat.reply("One moment.")
+        await llm.reply()
+        await chat.reply(await llm.complete("And a title."))
+
+    return agent
+
+
+async def test_whenever_a_worker_dies_people_get_the_same_and_a_turn_that_was_noted_is_not_asked_for_again() -> None:
+    point, points, again = 0, 1, 0
+    async with endpoint(events("Ahoy!")) as server:
+        while point < points:
+            server.requests.clear()
+            scene = MemoryScene()
+            stage = Stage(scene, agent_of(server), dies_at=point)
+            with waiting_for("the conversation, with a death", WITHIN_SECONDS):
+                assert texts(await stage.say("hi")) == ["One moment.", "Ahoy!", "Ahoy!"], point
+            turns = [asked[-1][1] for asked in server.asked]
+            assert turns == sorted(turns, key=["hi", "And a title."].index), "the first was noted before the second"
+            assert 2 <= len(turns) <= 3, "a death costs the turn that is being written, and no other"
+            again += len(turns) - 2
+            assert await stage.dead() == []
+            assert await scene.leftovers() == []
+            scene.close()
+            points, point = stage.points, point + STEP
+    assert again < points / STEP / 2
+
+
+async def test_a_busy_endpoint_has_the_message_again_and_uses_nothing_up() -> None:
+    async with endpoint(
+        *[refusal("429 Slow Down", None, "Retry-After: 1")] * 21, events("Ahoy!"), events("A title")
+    ) as server:
+        scene = MemoryScene()
+        stage = Stage(scene, agent_of(server))
+        with waiting_for("the endpoint to be ready", WITHIN_SECONDS):
+            heard = texts(await stage.say("hi"))
+            while len(server.requests) < 23:
+                await scene.time_passes(2_000)
+                heard += texts(await stage.run())
+        assert heard == ["One moment.", "Ahoy!", "A title"]
+        assert await stage.dead() == []
+        scene.close()

@@ -1,0 +1,39 @@
+"""The commands that an agent with a language model has by itself. A command of the owner's with the same name takes its place."""
+
+from collections.abc import Callable, Sequence
+
+from workers.errors import BadHandler
+from workers.handling.routing import Router
+from workers.llm.model import HELP, RESET
+from workers.talk.chat import Chat
+
+COMMANDS = (RESET, HELP)
+FORGOTTEN = "I have forgotten what was said here."
+WORDS = {RESET: "I forget what was said here", HELP: "this list"}
+
+
+def commands_of(names: Sequence[str], helps: Callable[[], str]) -> Router:
+    """Returns a router with these commands. `helps` returns what /help says. Raises BadHandler for a name that there is not."""
+    if unknown := [name for name in names if name not in COMMANDS]:
+        raise BadHandler(f"LLM(commands=…) takes {', '.join(COMMANDS)}, not {', '.join(map(str, unknown))}")
+    router = Router()
+    if RESET in names:
+
+        @router.on_command(RESET)
+        async def reset(chat: Chat) -> None:
+            await chat.forget()
+            await chat.reply(FORGOTTEN)
+
+    if HELP in names:
+
+        @router.on_command(HELP)
+        async def show_help(chat: Chat) -> None:
+            await chat.reply(helps())
+
+    return router
+
+
+def help_on(names: Sequence[str], of_owner: Sequence[str]) -> str:
+    """Returns what /help says where the owner has no words for it."""
+    ours = [f"/{name}: {WORDS[name]}" for name in names]
+    return "\n".join(["Write to me, and I answer. You can also write:", *(f"/{name}" for name in of_owner), *ours])
