@@ -19,6 +19,10 @@ SENDING = (
         ("what_was_said_counts", "    return message.text, message.markdown\n", "    return ()\n"),
     ),
     *of(
+        module("outbound/stream_ends"), tests("supervisor/outbound/test_from_outside"),
+        ("what_has_no_run_ends", "return quiet_seconds >= self._pauses.stream_orphaned", "return False"),
+    ),
+    *of(
         module("outbound/turns"), tests("supervisor/outbound/test_from_outside"),
         ("the_next_goes_at_once", "        if not has_turn(head.answers):\n            return\n", "        return\n"),
     ),
@@ -175,7 +179,6 @@ SENDING = (
         ("an_end_is_told_again_once", "            self._again.popleft()\n", "            pass\n"),
         ("what_grows_is_not_asked_for", "if quiet_seconds < self._pauses.stream_quiet:", "if False:"),
         ("a_former_versions_run_is_unknown", "        if not stream.run:\n            return quiet_seconds >= self._pauses.stream_orphaned\n", ""),
-        ("what_has_no_run_ends", "return quiet_seconds >= self._pauses.stream_orphaned", "return False"),
         ("a_run_goes_on", "return not await self._outbox.may_end_stream(stream.conversation_id, stream.run)", "return True"),
     ),
     *of(

@@ -365,7 +365,7 @@ async def test_a_stream_whose_program_is_gone_is_ended(tmp_path: Path) -> None:
         core.connection.connect()
         async with sending(core):
             await outside_of(core).show(OutsideShow(CONVERSATION, "begin", ulid.new()))
-            frames = await core.connection.wait_sent(2, FOR_EVER)
+            frames = await core.connection.wait_sent(2)
         assert [type(frame) for frame in frames] == [StreamStart, StreamAbort]
 
 
