@@ -230,6 +230,11 @@ class Worker:
             while self._runner is not None and self._runner.running:  # noqa: ASYNC110 - looked at a few times in a worker's life
                 await trio.sleep(LOOK_SECONDS / 10)
         self.command(Stop())
+        await trio.sleep(LOOK_SECONDS)
+        if self._runner is not None:
+            self.tell(
+                Drained(handed_back=self._runner.handed_back)
+            )  # it ends as it was asked to, but for the handler that hangs
 
     def _leave(self) -> None:
         """Hands back jobs that can be cancelled, then ends the process, whatever blocks the event loop."""
@@ -251,7 +256,7 @@ class Worker:
             return
         self._opening.cancel()
         if self._ending is Stop:
-            _exit_soon(STOP_WITHIN_SECONDS, EXIT_STOPPED_HARD)
+            _exit_soon(STOP_WITHIN_SECONDS, self.exit_code or EXIT_STOPPED_HARD)
         if self._runner is not None:
             (self._runner.stop if self._ending is Stop else self._runner.drain)()
 
