@@ -11,7 +11,7 @@
 # make nightly the same five times as long as it takes: 2,000 messages, 100 kills, seeds 1 to 5 (25 minutes)
 # make effects  the examples' conversations, with a process killed at every single effect: the same words (half an hour; ARGS="--example lunch")
 # make drills  something comes back older (a copy of the state, Redis' file), a Redis of others refuses, fails over, moves, a supervisor's
-#              way to the relay stalls: nothing lost, repeated, deaf or forked (11 minutes)
+#              way to the relay stalls: nothing lost, repeated, deaf or forked (25 minutes on busy cores)
 # make rollout versions change under traffic, each strategy and each trouble once (needs two idle cores; 10 minutes)
 # make siege   more than anybody can hold, under the memory limits of the shipped manifests (root, cgroup v1; an hour a target)
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
