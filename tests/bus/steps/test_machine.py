@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.bus.machine.all_of_it import BusMachine
+from tests.bus.machine.keeping import SideBySide
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import MemoryScene
 
@@ -42,3 +43,11 @@ def test_whatever_happens_to_the_bus_in_redis_every_message_ends_once_and_in_ord
             super().__init__(lambda: RedisScene(redis_url))
 
     run_state_machine_as_test(InRedis, settings=played(40, 40))
+
+
+def test_what_threads_leave_lies_in_memory_as_it_does_in_redis(redis_url: str) -> None:
+    class Both(SideBySide):
+        def __init__(self) -> None:
+            super().__init__(lambda: RedisScene(redis_url))
+
+    run_state_machine_as_test(Both, settings=played(8, 25))
