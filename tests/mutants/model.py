@@ -9,7 +9,7 @@ from tests.mutants.mutant import FOLDERS, Part, of
 
 MODEL = ("tests/workers/model/test_model.py",)
 WORLD, WORK, TIMERS = (f"tests/bus/memory/{name}.py" for name in ("world", "work", "timers"))
-KEPT, TALK, HANDLING, PROCESS = (f"workers/{name}" for name in ("kept", "talk", "handling", "process"))
+KEPT, TALK, HANDLING = (f"workers/{name}" for name in ("kept", "talk", "handling"))
 
 OF_THE_BUS = (
     *of(
@@ -40,12 +40,12 @@ OF_THE_WORKER = (
         f"{HANDLING}/execution.py", MODEL,
         ("rule_1_a_wait_keeps_the_journal", "{**wait.journal, **run.journal, wait.entry", "{**run.journal, wait.entry"),
         ("rule_1_a_wait_keeps_the_places", "emitted=run.emitted | frozenset(wait.places)", "emitted=run.emitted"),
+        ("rule_11_a_late_answer_is_told_so", "last=((\"0\", text_reply(NOT_OPEN)),) if is_late else ()", "last=()"),
         ("rule_9_an_answer_is_used", "            thread.check_answer_used()\n", ""),
         ("rule_10_a_handler_that_is_gone_is_missed", "        raise HandlerGone(run.resumed.handler)\n", "        return None\n"),
     ),
     *of(
         f"{KEPT}/waits.py", MODEL,
-        ("rule_2_an_answer_in_time_counts_after_the_deadline", "wait.id == name and one.bound_to in (\"\", job.job_id)", "wait.id == name"),
         ("rule_2_who_has_answered_goes_on_with_it", "    if mine is not None:\n        return _with_text(job, mine)\n", ""),
         ("rule_11_cancel_ends_a_question", "        return [wait for _, wait in theirs]\n", "        return []\n"),
         ("rule_11_of_two_open_questions_the_newest_is_answered", "theirs[-1] if theirs else None", "theirs[0] if theirs else None"),
@@ -56,7 +56,6 @@ OF_THE_WORKER = (
     *of(
         f"{KEPT}/keeping.py", MODEL,
         ("rule_7_an_ask_behind_a_change_of_the_state_is_refused", "            raise StateBeforeAsk\n", "            return\n"),
-        ("rule_16_what_is_said_before_an_answer_is_kept_once", "found = {name.removeprefix(mine): body for name, body in journal.items() if name.startswith(mine)}", "found = {name.rpartition(\"/\")[2]: body for name, body in journal.items() if name.startswith(SAID)}"),
     ),
     *of(
         f"{TALK}/asks.py", MODEL,
@@ -70,20 +69,11 @@ OF_THE_WORKER = (
     ),
     *of(
         f"{TALK}/reminding.py", MODEL,
-        ("rule_7_a_reminder_is_set_once_in_a_thread", "            return  # an earlier job of this thread has set it, with its end\n", "            pass\n"),
         ("rule_12_a_key_replaces", "keyed_id(self._thread.job.conversation_id, key)", "keyed_id(self._thread.job.conversation_id, self._thread.name(key))"),
     ),
     *of(
         f"{HANDLING}/context.py", MODEL,
-        ("rule_6_no_drain_cancels_what_may_be_done_once", "with trio.CancelScope(shield=True), self.thread.stepping():", "with self.thread.stepping():"),
         ("rule_6_that_it_begins_is_noted_before_it_runs", "            await self.thread.note_begun(step)\n", "            pass\n"),
-    ),
-    *of(
-        f"{PROCESS}/runner.py", MODEL,
-        ("rule_11_a_late_answer_is_told_so", "        if started.is_answer and not isinstance(found, Answered):\n            found = Refused(NOT_OPEN)", "        if started.is_answer and not isinstance(found, Answered):\n            return Ended(handled=True)"),
-        ("rule_3_an_answer_that_goes_on_is_not_interrupted", "        if hand is None or hand.job.continues:", "        if hand is None:"),
-        ("rule_3_what_may_be_an_answer_is_not_interrupted_before_that_is_known", "        if hand.job.is_first_run or hand.is_known:\n", "        if True:\n"),
-        ("rule_8_what_ends_is_not_superseded", "        if hand.ending:  # what", "        if False:  # what"),
     ),
 )  # fmt: skip
 

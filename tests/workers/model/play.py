@@ -30,7 +30,7 @@ MOST_THREADS = 5
 MOST_ROUNDS = 25
 MOST_LATE, LATE_STOPS = 3, 0.03
 """Deaths, and stops, while all is brought to its end."""
-MOST_ACTS = 1500
+MOST_ACTS = 3000
 MOST_OPEN = 3
 """Questions of a conversation; fewer than in earnest, so that a play comes to it."""
 HOUR_MS = 3_600_000
@@ -85,7 +85,7 @@ class Play:
         self.names = 0
         self.seqs = dict.fromkeys(CONVERSATIONS, 0)
         self.words = 0
-        self.looked_at = self.late_deaths = self.late_stops = 0
+        self.looked_at = self.late_deaths = self.late_stops = self.late_acts = 0
         self.supervisor: Supervisor = cast("Supervisor", None)
 
     async def run(self) -> None:
@@ -94,15 +94,23 @@ class Play:
         self.talk = Talk(self.supervisor)
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
-            for _ in range(2):
-                await self._begins_life(self.dice.choice(self.features.versions))
-            for _ in range(self.steps):
-                await wait_all_tasks_blocked()
-                await self._step()
-                self._check_so_far()
-            await self._settle()
+            try:
+                await self._plays()
+            finally:
+                for life in self.lives:
+                    life.die()
+                cast("MockClock", trio.lowlevel.current_clock()).autojump_threshold = 0  # what is shielded ends too
             nursery.cancel_scope.cancel()
         await self._check_end()
+
+    async def _plays(self) -> None:
+        for _ in range(2):
+            await self._begins_life(self.dice.choice(self.features.versions))
+        for _ in range(self.steps):
+            await wait_all_tasks_blocked()
+            await self._step()
+            self._check_so_far()
+        await self._settle()
 
     def _check_so_far(self) -> None:
         if self.ledger.now != self.looked_at:
@@ -401,10 +409,10 @@ class Play:
         return bool(await self.supervisor.timers.due(1 << 60))
 
     async def _until_nothing_goes_on(self, version: str) -> None:
-        quiet = rounds = 0
+        quiet = 0
         while quiet < 30:
-            rounds += 1
-            if rounds > MOST_ACTS:
+            self.late_acts += 1
+            if self.late_acts > MOST_ACTS:
                 raise Fault("it never comes to rest")
             await wait_all_tasks_blocked()
             await self._renews_lives((version,))

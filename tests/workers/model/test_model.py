@@ -8,7 +8,10 @@ from tests.bus.redis_scene import RedisScene
 from tests.redis_server import redis_server
 from tests.workers.model.play import play
 
-IN_MEMORY, IN_REDIS = range(60), range(100, 104)
+TELLING = (66, 87, 126, 131, 175, 188)
+"""They find rules 9, 13, 10, 6, 8 and 11 where they are taken out (tests/mutants/model.py), which the first ones do not."""
+
+IN_MEMORY, IN_REDIS = (*range(60), *TELLING), range(100, 104)
 
 
 @pytest.fixture
