@@ -404,7 +404,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/talk/stream.py:_Show.run",
     ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/llm/test_endpoint.py)": (
-        "workers/llm/endpoint.py:Endpoint._read",
+        "workers/llm/endpoint.py:ModelEndpoint._read",
         "workers/llm/endpoint.py:_pass_on",
         "workers/llm/model.py:_pieces",
     ),

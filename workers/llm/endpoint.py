@@ -39,7 +39,7 @@ USAGE_OPTION: Final = "stream_options"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class EndpointAddress:
     """Where a model is. `base_url` None: OpenAI's own endpoint. `options`: what every request has besides, such as `temperature`."""
 
     base_url: str | None = None
@@ -47,10 +47,10 @@ class Place:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-class Endpoint:
+class ModelEndpoint:
     """One endpoint, shared by all jobs of a worker; `aclose` it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: EndpointAddress) -> None:
         self._place = place
         self._client: AsyncOpenAI | None = None
         self._counts_tokens = True

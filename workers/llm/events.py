@@ -20,7 +20,7 @@ class EventTooLarge(Exception):
     """One event has more than MOST_EVENT_BYTES."""
 
 
-class Event(NamedTuple):
+class ServerEvent(NamedTuple):
     """What stands in the data lines of an event. `is_error`: it was sent as an error."""
 
     data: bytes
@@ -39,7 +39,7 @@ class EventCutter:
         self._kind = b""
         self._is_bare = False
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes) -> list[ServerEvent]:
         """Raises EventTooLarge."""
         if self._skips_newline and data.startswith(b"\n"):
             data = data[1:]
@@ -48,7 +48,7 @@ class EventCutter:
             return []
         self._skips_newline = data.endswith(b"\r")
         *whole, rest = _LINE_END.split(data)
-        found = list[Event]()
+        found = list[ServerEvent]()
         for line in whole:
             self._rest += line
             found += self._take(bytes(self._rest))
@@ -58,13 +58,13 @@ class EventCutter:
             raise EventTooLarge
         return found
 
-    def end(self) -> list[Event]:
+    def end(self) -> list[ServerEvent]:
         """Returns what stands behind the last empty line."""
         rest = bytes(self._rest)
         self._rest.clear()
         return [*self._take(rest), *self._dispatch()]
 
-    def _take(self, line: bytes) -> list[Event]:
+    def _take(self, line: bytes) -> list[ServerEvent]:
         if self._is_first_line:
             line, self._is_first_line = line.removeprefix(_BOM), False
         if not line:
@@ -80,9 +80,9 @@ class EventCutter:
             return before
         return []
 
-    def _take_field(self, name: bytes, value: bytes) -> list[Event]:
+    def _take_field(self, name: bytes, value: bytes) -> list[ServerEvent]:
         if name == b"error":
-            return [*self._dispatch(), Event(value, is_error=True)]
+            return [*self._dispatch(), ServerEvent(value, is_error=True)]
         if name == b"event":
             self._kind = value
         elif name == b"data":
@@ -97,7 +97,7 @@ class EventCutter:
         if self._size > MOST_EVENT_BYTES:
             raise EventTooLarge
 
-    def _dispatch(self) -> list[Event]:
+    def _dispatch(self) -> list[ServerEvent]:
         lines, kind = self._lines, self._kind
         self._lines, self._size, self._kind, self._is_bare = [], 0, b"", False
-        return [Event(b"\n".join(lines), kind == b"error")] if lines else []
+        return [ServerEvent(b"\n".join(lines), kind == b"error")] if lines else []

@@ -13,7 +13,7 @@ CUT_SHORT = " […]"
 """Stands behind the text of a turn that was kept in part."""
 
 
-class Said(NamedTuple):
+class Spoken(NamedTuple):
     """One message for a model."""
 
     role: Literal["system", "user", "assistant"]
@@ -24,12 +24,12 @@ class Said(NamedTuple):
         return {"role": self.role, "content": self.text}
 
 
-def said_in(turns: Iterable[Turn], *, with_names: bool) -> list[Said]:
+def said_in(turns: Iterable[Turn], *, with_names: bool) -> list[Spoken]:
     """Returns turns as messages. `with_names`: what people say begins with their names, since there are several."""
-    return [Said(turn.role, _text_of(turn, with_names)) for turn in turns if turn.text.strip()]
+    return [Spoken(turn.role, _text_of(turn, with_names)) for turn in turns if turn.text.strip()]
 
 
-def newest_within(turns: Sequence[Said], most_tokens: int, tokens: TokenCount) -> list[Said]:
+def newest_within(turns: Sequence[Spoken], most_tokens: int, tokens: TokenCount) -> list[Spoken]:
     """Returns the newest turns that have so many tokens at most, from one of a person on."""
     left, first = most_tokens, len(turns)
     while first > 0 and (left := left - tokens.of(turns[first - 1].text)) >= 0:
@@ -37,23 +37,23 @@ def newest_within(turns: Sequence[Said], most_tokens: int, tokens: TokenCount) -
     return from_a_person_on(turns[first:])
 
 
-def newer_half(turns: Sequence[Said]) -> list[Said]:
+def newer_half(turns: Sequence[Spoken]) -> list[Spoken]:
     """Returns what is left without the older half."""
     return from_a_person_on(turns[(len(turns) + 1) // 2 :])
 
 
-def from_a_person_on(turns: Sequence[Said]) -> list[Said]:
+def from_a_person_on(turns: Sequence[Spoken]) -> list[Spoken]:
     """Returns the turns without answers at their beginning, whose question is not among them."""
     first = next((at for at, turn in enumerate(turns) if turn.role == "user"), len(turns))
     return list(turns[first:])
 
 
-def alternating(turns: Iterable[Said]) -> list[Said]:
+def alternating(turns: Iterable[Spoken]) -> list[Spoken]:
     """Returns the turns with those of one side that follow each other in one."""
-    found = list[Said]()
+    found = list[Spoken]()
     for turn in turns:
         if found and found[-1].role == turn.role:
-            found[-1] = Said(turn.role, f"{found[-1].text}\n\n{turn.text}")
+            found[-1] = Spoken(turn.role, f"{found[-1].text}\n\n{turn.text}")
         else:
             found.append(turn)
     return found

@@ -23,11 +23,11 @@ from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, LLMCut
 from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
-from workers.llm.endpoint import Endpoint, Place, Write
-from workers.llm.memory import Said, alternating, newer_half, newest_within, said_in
+from workers.llm.endpoint import EndpointAddress, ModelEndpoint, Write
+from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in
 from workers.llm.reading import FILTER, LENGTH, Completion
 from workers.llm.tokens import TokenCount
-from workers.llm.turn import Model, Observe, Turns
+from workers.llm.turn import Model, ModelTurns, Observe
 from workers.llm.typed import Misfit, asked_for, value_in
 from workers.talk.chat import Chat
 from workers.talk.payloads import Mention, Quote
@@ -78,7 +78,7 @@ class LLM:
         self._api_key = _checked("api_key", settings.API_KEY, settings.api_key, api_key)
         self._history_tokens = history_tokens
         self._options = dict(options or {})
-        self._run: Run | None = None
+        self._run: ModelRun | None = None
         self.commands = tuple(commands)
         self.help = help
 
@@ -89,8 +89,8 @@ class LLM:
     async def opened(self, environ: Mapping[str, str] = os.environ) -> AsyncIterator["OpenLLM"]:
         """Opens the endpoint for all jobs of a worker, and closes it. Raises CannotStart."""
         found = self._settings(environ)
-        place = Place(base_url=found.base_url, api_key=found.api_key or NO_KEY, options=self._options)
-        endpoint = Endpoint(place)
+        place = EndpointAddress(base_url=found.base_url, api_key=found.api_key or NO_KEY, options=self._options)
+        endpoint = ModelEndpoint(place)
         try:
             yield OpenLLM(self, found, endpoint, TokenCount())
         finally:
@@ -116,7 +116,7 @@ class LLM:
         present = run.present(prompt)
         async with run.chat.stream(markdown=markdown, quote=quote, mention=mention, key=key) as stream:
             completion = await run.take(model, lambda: run.remembered(system, present), stream.write)
-            text = _whole(completion)
+            text = whole_answer(completion)
             stream.replace(text)
         return text
 
@@ -146,7 +146,7 @@ class LLM:
         """
         run = self._running()
         asked = prompt if type is str else asked_for(prompt, type)
-        chat = [*([Said("system", system)] if system else []), Said("user", asked)]
+        chat = [*([Spoken("system", system)] if system else []), Spoken("user", asked)]
         for _ in range(TIMES_ASKED):
             completion = await run.take(model, partial(_as_it_is, messages_of(chat)), _to_nobody)
             if completion.finish in NOTICES:
@@ -156,7 +156,7 @@ class LLM:
             try:
                 return value_in(completion.text, type)
             except Misfit as misfit:
-                chat = [*chat, Said("assistant", completion.text), Said("user", AGAIN.format(misfit))]
+                chat = [*chat, Spoken("assistant", completion.text), Spoken("user", AGAIN.format(misfit))]
         raise LLMMisfit(getattr(type, "__name__", str(type)))
 
     @asynccontextmanager
@@ -193,13 +193,13 @@ class LLM:
         if failures:
             raise failures[0]
 
-    def bound(self, run: "Run") -> "LLM":
+    def bound(self, run: "ModelRun") -> "LLM":
         """Returns it for a run."""
         found = copy.copy(self)
         found._run = run
         return found
 
-    def _running(self) -> "Run":
+    def _running(self) -> "ModelRun":
         if self._run is None:
             raise ChatClosed("this LLM is the agent's: a handler asks for its own with the parameter `llm: LLM`")
         return self._run
@@ -235,28 +235,28 @@ class OpenLLM:
 
     llm: LLM
     settings: LLMSettings
-    endpoint: Endpoint
+    endpoint: ModelEndpoint
     tokens: TokenCount
 
     def for_run(self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe) -> LLM:
         """Returns the LLM that a handler is given."""
-        return self.llm.bound(Run(self, chat, thread, tuple(messages), Turns(thread, observe)))
+        return self.llm.bound(ModelRun(self, chat, thread, tuple(messages), ModelTurns(thread, observe)))
 
 
 @dataclass(frozen=True)
-class Run:
+class ModelRun:
     """The LLM of one run."""
 
     opened: OpenLLM
     chat: Chat
     thread: ThreadRun
     messages: tuple[InboundMessage, ...]
-    turns: Turns
+    turns: ModelTurns
 
-    def present(self, prompt: str | None) -> list[Said]:
+    def present(self, prompt: str | None) -> list[Spoken]:
         """Returns what is to be answered. Raises BadReply."""
         if prompt is not None:
-            return [Said("user", prompt)]
+            return [Spoken("user", prompt)]
         if self.thread.job.kind != "message" and self.thread.job.message.message_id == self.thread.job.job_id:
             raise BadReply("no message began this job: say what is to be answered, llm.reply('…')")
         said = said_in((turn_of(message, 0) for message in self.messages), with_names=self._is_group)
@@ -264,13 +264,13 @@ class Run:
             raise BadReply("the message has no words: say what is to be answered, llm.reply('…')")
         return said
 
-    async def remembered(self, system: str | None, present: Sequence[Said]) -> list[Messages]:
+    async def remembered(self, system: str | None, present: Sequence[Spoken]) -> list[Messages]:
         """Returns the conversation as the model is told it, and as it is told it if that is too long."""
         found, tokens = self.opened.settings, self.opened.tokens
         history = await self.thread.keeping.history()
         before = newest_within(said_in(history, with_names=self._is_group), found.history_tokens, tokens)
         prompt = system if system is not None else found.system_prompt
-        first = [Said("system", prompt)] if prompt else []
+        first = [Spoken("system", prompt)] if prompt else []
         return [
             messages_of([*first, *alternating([*some, *present])])
             for some in ([before, newer_half(before)] if before else [before])
@@ -298,13 +298,13 @@ class Run:
         return self.thread.job.message.conversation_type == GROUP
 
 
-def _whole(completion: Completion) -> str:
+def whole_answer(completion: Completion) -> str:
     """Returns an answer as people see it; one that ended before its time says so."""
     notice = NOTICES.get(completion.finish, "")
     return "\n\n".join(part for part in (completion.text.rstrip(), notice) if part)
 
 
-def messages_of(chat: Sequence[Said]) -> Messages:
+def messages_of(chat: Sequence[Spoken]) -> Messages:
     """Returns a conversation as endpoints take it."""
     return [said.as_message() for said in chat]
 

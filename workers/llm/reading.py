@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from workers.errors import LLMCut, LLMError
-from workers.llm.events import DONE, Event, EventCutter, EventTooLarge
+from workers.llm.events import DONE, EventCutter, EventTooLarge, ServerEvent
 from workers.llm.failures import failure_in, failure_told
 from workers.llm.texts import Joiner, WithoutThoughts, without_thoughts_before
 
@@ -97,13 +97,13 @@ class AnswerReader:
             text = "".join(map(_without_halves, self._refusal)).strip()
         return Completion(text, self.finish, self.usage)
 
-    def _read(self, events: list[Event]) -> str:
+    def _read(self, events: list[ServerEvent]) -> str:
         before = len(self._pieces)
         for event in events:
             self._take(event)
         return "".join(self._pieces[before:])
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: ServerEvent) -> None:
         if self.is_done or self.failure is not None or not event.data.strip():
             return
         if event.is_error:

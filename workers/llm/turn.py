@@ -15,7 +15,7 @@ import trio
 
 from workers.errors import LLMBusy, LLMCut, LLMError, LLMTooLong, LLMUnreachable, WaitOutside
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
-from workers.llm.endpoint import Chat, Endpoint, Write
+from workers.llm.endpoint import Chat, ModelEndpoint, Write
 from workers.llm.reading import Completion, Usage, not_empty
 from workers.llm.tokens import TokenCount
 
@@ -73,14 +73,14 @@ def _tries() -> Tries:  # type: ignore[empty-body]
 class Model:
     """A model that is asked. `wait_seconds`: for how long a message waits for an endpoint that is busy."""
 
-    endpoint: Endpoint
+    endpoint: ModelEndpoint
     name: str
     tokens: TokenCount
     wait_seconds: float
 
 
 @dataclass(frozen=True)
-class Turns:
+class ModelTurns:
     """The turns of one run."""
 
     thread: ThreadRun

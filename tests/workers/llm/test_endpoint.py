@@ -13,7 +13,7 @@ from tests.workers.llm.bodies import BODIES, WHOLE
 from tests.workers.llm.endpoint import Answer, FakeEndpoint, chunk, endpoint, events, refusal, sse
 from workers.errors import LLMBusy, LLMCut, LLMError, LLMRefused, LLMTooLong, LLMUnreachable
 from workers.llm import endpoint as asking
-from workers.llm.endpoint import Endpoint, Place
+from workers.llm.endpoint import EndpointAddress, ModelEndpoint
 from workers.llm.failures import LONGEST_WAIT_SECONDS, SHORTEST_WAIT_SECONDS, seconds_asked
 from workers.llm.reading import Completion, not_empty
 
@@ -26,8 +26,8 @@ async def nobody(piece: str) -> None:
 
 
 @asynccontextmanager
-async def asked(server: FakeEndpoint) -> AsyncIterator[Endpoint]:
-    client = Endpoint(Place(base_url=server.base_url, api_key="sk-123"))
+async def asked(server: FakeEndpoint) -> AsyncIterator[ModelEndpoint]:
+    client = ModelEndpoint(EndpointAddress(base_url=server.base_url, api_key="sk-123"))
     try:
         with waiting_for("the endpoint's answers", WITHIN_SECONDS):
             yield client

@@ -13,7 +13,7 @@ from tests.workers.llm.endpoint import Answer, FakeEndpoint, chunk, endpoint, ev
 from workers import LLM, Agent, BadHandler, BadReply, CannotStart, Chat, LLMBusy, LLMCut, LLMError, LLMRefused, Message
 from workers.builtin.llm import agent as builtin
 from workers.errors import ChatClosed, LLMTooLong, WaitOutside
-from workers.llm.model import NOTICES, _whole
+from workers.llm.model import NOTICES, whole_answer
 from workers.llm.reading import MOST_ANSWER_CHARACTERS, Completion
 from workers.testing import Conversation, Said, conversation
 
@@ -145,7 +145,7 @@ async def test_an_answer_that_was_filtered_whole_is_a_clear_sentence() -> None:
 
 
 def test_an_answer_without_end_says_where_it_ends() -> None:
-    text = _whole(Completion("x" * MOST_ANSWER_CHARACTERS, "length"))
+    text = whole_answer(Completion("x" * MOST_ANSWER_CHARACTERS, "length"))
     assert text.endswith("limit.]")
 
 
