@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from bus.steps.policies import Busy
-from workers import Agent, Approval, Chat, Job, Message, NoAnswer, OutcomeUnknown, StateBeforeAsk, Store
+from workers import Agent, Approval, Chat, Job, Message, NoAnswer, OutcomeUnknown, StateBeforeAsk, Store, TooManyWaits
 
 VERSIONS = ("first", "other question", "without")
 REMINDED_AFTER = timedelta(hours=1)
@@ -131,6 +131,8 @@ def add_threads(agent: Agent, version: str, deeds: Deeds) -> None:
         except NoAnswer as none:
             await chat.reply(f"{tag}: never mind, {none.why}")
             return
+        except TooManyWaits:
+            raise
         except BaseException:  # noqa: BLE001 - the defect
             name = "nobody"
         with trio.CancelScope(shield=True):
