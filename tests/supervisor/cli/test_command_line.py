@@ -95,7 +95,7 @@ def test_a_worker_away_from_home_gets_no_secret_of_the_supervisor() -> None:
         HASHEE_BUS_KEY=STORE_KEY,
         HASHEE_AGENT_TOKEN_FILE="/run/secrets/token",
         CREDENTIALS_DIRECTORY="/run/credentials",
-        OPENAI_API_KEY="the owner's own",
+        OPENAI_API_KEY="sk-of-the-owner",
     )
     given = worker_environment(LoneWorkerSettings.from_environ(environ), environ)
     assert given == {
@@ -103,7 +103,7 @@ def test_a_worker_away_from_home_gets_no_secret_of_the_supervisor() -> None:
         "HASHEE_REDIS_URL": "redis://r",
         "HASHEE_BUS_KEY": STORE_KEY,
         "HOME": "/home/owner",
-        "OPENAI_API_KEY": "the owner's own",
+        "OPENAI_API_KEY": "sk-of-the-owner",
     }
 
 
