@@ -231,7 +231,7 @@ class Ledger:
             if self.was_taken_for_words(thread):
                 continue
             story = "".join(f"{line};" for line in self.story(thread))
-            if story in ("", "exporting;") and self._may_be_superseded(thread):
+            if story in ("", "exporting;", "really?;") and self._may_be_superseded(thread):
                 continue
             if not story and thread.command == "swallow" and self.has_versions:
                 continue
