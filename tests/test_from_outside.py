@@ -58,6 +58,7 @@ async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an
             )
 
 
+@pytest.mark.long
 async def test_what_a_shell_and_a_program_show_grows_is_taken_back_and_is_once_for_a_key(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         [ada] = w.people

@@ -1,4 +1,4 @@
-"""Encrypts a reply and commits it: ratchets move by one commit that also holds the ciphertext (DESIGN, P4).
+"""Has a reply encrypted (supervisor/outbound/sealer.py) and commits it: ratchets move by one commit that also holds the ciphertext (DESIGN, P4).
 
 Ciphertext that was not committed never leaves this file.
 """

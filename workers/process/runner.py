@@ -246,7 +246,7 @@ class Runner:
 
     async def _run(self, hand: Hand) -> None:
         try:
-            answer = None if hand.job.is_first_run else await self._answer(hand)
+            answer = None if hand.job.is_first_run else await self._bind_answer(hand)
         except (BadRecord, msgspec.DecodeError):  # of another version, say: it comes again, and then is a dead letter
             await self._fail_by(hand, HandlerGone("(of a question that this version cannot read)"))
             return
@@ -275,7 +275,7 @@ class Runner:
         else:
             await self._finish(hand, ended)
 
-    async def _answer(self, hand: Hand) -> Meaning | None:
+    async def _bind_answer(self, hand: Hand) -> Meaning | None:
         """Returns what a job means to the threads that wait in its conversation; None if none waits. The first job that answers counts."""
         job = hand.job
         waits = await until_redis_answers(lambda: self._bus.open_waits(job))

@@ -20,7 +20,7 @@ from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
-from workers.talk.cards import App, Approval, Card, Form, Info, Media, Progress, card_payload, update_payload
+from workers.talk.cards import App, Approval, Card, Form, card_payload, update_payload
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.emoji import is_one_emoji
 from workers.talk.payloads import (
@@ -104,7 +104,7 @@ class Chat:
         """
         if quote is True:
             self._check_message("quote=")
-        if not isinstance(what, Info | Form | Approval | Progress | Media | App):
+        if not isinstance(what, Card):
             return await self._say(what, markdown, quote, mention, key)
         async with self._sending.turn():
             place = self._sending.take_place(key)

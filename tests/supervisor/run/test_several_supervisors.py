@@ -14,7 +14,6 @@ from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import Person
 from tests.waiting import waiting_for
 
-STREAM = ulid.new()
 """Of now: one of long ago is nobody's any more."""
 
 
@@ -58,25 +57,26 @@ async def test_an_acknowledgement_counts_wherever_it_is_heard(tmp_path: Path) ->
 async def test_a_stream_is_ended_as_one_by_whoever_sends_its_end(tmp_path: Path) -> None:
     async with two_supervisors(tmp_path) as (first, second, ada):
         await first.push(ada.say())
+        stream_id = ulid.new()  # of now: an old stream is nobody's
         async with worker(first) as jobs:
             with waiting_for("a job to answer", WAIT_SECONDS):
                 [job] = await jobs.take(1)
             async with sending(first):
                 first.connection.connect()
-                await jobs.emit(job, "0:start", reply("stream_start", {"type": "stream"}))
+                await jobs.emit(job, "0:start", reply("stream_start", stream_id, {"type": "stream"}))
                 [start] = await first.connection.wait_sent(1)
                 assert isinstance(start, StreamStart)
                 await first.taking.stop()
                 async with sending(second):
                     second.connection.connect()
-                    await jobs.emit(job, "0", reply("stream_done", {"type": "text", "text": "whole"}))
+                    await jobs.emit(job, "0", reply("stream_done", stream_id, {"type": "text", "text": "whole"}))
                     [done] = await second.connection.wait_sent(1)
             await jobs.finish(job)
             jobs.release(job)
         assert isinstance(done, StreamDone)
-        assert done.stream_id == STREAM
+        assert done.stream_id == stream_id
         assert await second.outbox.open_streams() == {}
 
 
-def reply(kind: str, payload: dict[str, object]) -> Reply:
-    return Reply(kind=kind, content_type="text", payload=payload, stream_id=STREAM)  # type: ignore[arg-type]
+def reply(kind: str, stream_id: str, payload: dict[str, object]) -> Reply:
+    return Reply(kind=kind, content_type="text", payload=payload, stream_id=stream_id)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Handlers that ask (docs/handlers.md): each rule of threads and waits, by the worker's real runner, over the bus in memory and in Redis."""
 
+import inspect
 import io
-import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
@@ -56,6 +56,11 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     made: Scene = MemoryScene() if request.param == "memory" else RedisScene(request.getfixturevalue("redis_url"))
     yield made
     made.close()
+
+
+def this_line() -> int:
+    """Returns the number of the line that calls it."""
+    return inspect.stack(0)[1].lineno
 
 
 def texts(heard: list[Heard]) -> list[str]:
@@ -411,7 +416,7 @@ async def test_rule_5_whatever_code_does_that_swallows_it_nobody_hears_of_it(sce
     @agent.on_command("ask")
     async def ask(chat: Chat, job: Job) -> None:
         try:
-            at.append(sys._getframe().f_lineno + 1)
+            at.append(this_line() + 1)
             await chat.ask("Your name?")
         except BaseException:  # noqa: BLE001 - the defect that is meant
             with trio.CancelScope(shield=goes_on != "shouts"):
@@ -443,7 +448,7 @@ def test_rule_5_a_sync_handler_that_swallows_it_is_logged_too() -> None:
     @agent.on_command("ask")
     def ask(chat: BlockingChat) -> None:
         try:
-            at.append(sys._getframe().f_lineno + 1)
+            at.append(this_line() + 1)
             chat.ask("Your name?")
         except BaseException:  # noqa: BLE001 - the defect that is meant
             at.append(0)
@@ -469,7 +474,7 @@ async def test_rule_5_a_handler_that_is_not_unwound_in_five_seconds_has_its_work
             await chat.ask("Your name?")
         finally:
             with trio.CancelScope(shield=True):
-                at.append(sys._getframe().f_lineno + 1)
+                at.append(this_line() + 1)
                 await trio.sleep(seconds)
 
     began = trio.current_time()
