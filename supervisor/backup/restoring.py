@@ -222,6 +222,7 @@ class Restore:
             await _refuse_company(client, names, self._quiet)
             standing = await _standing(client, names, _seen(self._settings.state_dir / SEEN_FILE))
             _refuse_newer(standing, proven.manifest, wishes)
+            _refuse_full(await Backlog(client, names).server())  # nothing is begun where not even a script may run
             if not await switch.begin():
                 raise RestoreUnfinished
             try:
