@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import trio
 
 from sandbox.api import RelayApi
@@ -12,6 +13,7 @@ from tests.test_new_identity import answered
 from tests.world import World, agent, environment_of
 
 
+@pytest.mark.long
 async def test_newcomers_are_answered_after_redis_was_lost(tmp_path: Path) -> None:
     async with relay_process(log_path=tmp_path / "relay.log") as (_, url), RelayApi(url) as api:
         account = await api.add_agent("Echo")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import trio
 
 from sandbox.api import RelayApi
@@ -33,6 +34,7 @@ def status_of(w: World) -> str:
     return subprocess.run(command, env=w.environment, capture_output=True, encoding="utf-8", check=True).stdout
 
 
+@pytest.mark.long
 async def test_new_identity_keys_on_a_store_rotate_the_prekeys_by_themselves(tmp_path: Path) -> None:
     async with relay_process(log_path=tmp_path / "relay.log") as (_, url), RelayApi(url) as api:
         account = await api.add_agent("Echo")

@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from sandbox.people import Person
@@ -37,6 +38,7 @@ async def test_a_question_and_its_answer_in_the_lost_span_leave_nobody_deaf(tmp_
         assert forks(envelope for person in w.people for envelope in person.envelopes) == []
 
 
+@pytest.mark.long
 async def test_sessions_that_began_in_the_lost_span_are_replaced(tmp_path: Path) -> None:
     """What is sealed in them cannot be read; an offer comes, and the next message is answered."""
     async with world(tmp_path, people=("Ada", "Ben")) as w:

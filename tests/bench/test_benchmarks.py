@@ -40,6 +40,7 @@ def test_hop_measures_our_bus_and_the_floor() -> None:
     assert ratios["rate_to_floor"] > 0
 
 
+@pytest.mark.long
 def test_hop_measures_an_agent_that_keeps_something_beside_a_plain_one() -> None:
     figures = figures_of("hop", "--agent", "state", "--rounds", "1", "--seconds", "0.1", "--exchanges", "3")
     for contender in ("plain", "state"):

@@ -75,6 +75,7 @@ def test_files_with_the_names_of_libraries_and_of_the_sandbox_hide_nothing_from_
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_the_demo_runs_beside_such_files(tmp_path: Path) -> None:
     for name in OF_OTHERS:
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('theirs')\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
 from bus.transport.client import open_redis
@@ -71,6 +72,7 @@ class Asked:
                 await trio.sleep(0.2)
 
 
+@pytest.mark.long
 async def test_each_fault_turns_the_right_answer_red_and_green_again(tmp_path: Path) -> None:
     """Two houses at a time, since most of it is waiting."""
     folders = [tmp_path / name for name in ("one", "two")]
