@@ -19,7 +19,6 @@ from bus.records.records import InboundMessage
 from workers.errors import BadHandler
 from workers.handling.blocking import BlockingChat, BlockingJob, BlockingLLM, BlockingStore
 from workers.handling.context import JobContext
-from workers.kept.effects import Effects
 from workers.kept.history import History
 from workers.kept.keeping import Keeping
 from workers.kept.state import StateShape
@@ -53,18 +52,18 @@ class Present:
 
     `named`: values with a name of their own (groups of `when`, what stands behind a command). `shared`: what `lifespan` yielded.
     `keeping`: what is kept of the conversation. `loaded`: what rows have loaded for this run, by the row's name. `error`: what a handler
-    raised, for the function that takes it. `effects`: what the run leaves behind at its end.
+    raised, for the function that takes it. `has_words`: whether the run has said something.
     """
 
     message: InboundMessage
     chat: Chat
     job: JobContext
     keeping: Keeping
+    has_words: Callable[[], bool]
     named: Mapping[str, object] = field(default_factory=dict)
     shared: tuple[object, ...] = ()
     loaded: dict[str, object] = field(default_factory=dict)
     error: BaseException | None = None
-    effects: Effects = field(default_factory=Effects)
 
 
 Make: TypeAlias = Callable[[Present], object]
@@ -123,11 +122,18 @@ HISTORY = Row(
 )
 ANSWER = Row(kinds=(Answer,), name="answer", make=lambda at: answer_of(at.message), on=frozenset({"answer"}))
 EVENT = Row(kinds=(Event,), name="event", make=lambda at: event_in(at.message), on=frozenset({"event"}))
+
+
+def _store_of(at: Present) -> Store:
+    """Returns the store of a run."""
+    return Store(at.keeping.store, at.job.thread, at.has_words)
+
+
 STORE = Row(
     kinds=(Store, BlockingStore),
     name="store",
-    make=lambda at: Store(at.keeping.store),
-    make_blocking=lambda at: BlockingStore(Store(at.keeping.store)),
+    make=_store_of,
+    make_blocking=lambda at: BlockingStore(_store_of(at)),
 )
 ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 """What every agent has. What an agent itself brings (its state, what its lifespan yields) is added by `Table`."""

@@ -146,7 +146,17 @@ async def run_handler(
         begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost, give_back=give_back)
         raised = await begun.to_its_end()
         helpers.cancel_scope.cancel()
-    return begun.ended() if raised is None else _ended_by(raised, run)
+    if raised is None:
+        return begun.ended()
+    raised = _plain(raised)
+    if isinstance(raised, NoAnswer):
+        return Ended(
+            handled=True, effects=_dropped(run), outcome="no_answer"
+        )  # what it said stays said, nothing else of it is kept
+    try:
+        raise raised
+    finally:
+        del raised  # its traceback has this frame: in a circle the message would stay until circles are looked for
 
 
 async def _course_of(environment: RunEnvironment, run: Run) -> tuple[Run, Course | None]:
@@ -227,7 +237,6 @@ def _begin(
         close=sending.suspend,
     )
     thread.open_waits = run.open_waits
-    keeping.store.changes = thread
     run.begins(sending)
     return _Begun(environment, course, run, sending, thread)
 
@@ -251,6 +260,7 @@ class _Begun:
                 await self._call_until_it_waits()
             finally:
                 sending.close()
+                self.thread.on_suspended = None  # it holds this run, and its message until cycles are looked for
             self._leave_what_is_kept()
             self.last = await sending.take_last()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
@@ -266,13 +276,13 @@ class _Begun:
         """Calls the handler. Where it asks for something this run is unwound as by an interruption, and `thread.draft` says what it waits for."""
         thread, task = self.thread, trio.lowlevel.current_task()
         thread.on_suspended = lambda: self.sending.helpers.start_soon(self._end_if_it_hangs, task)
-        left: list[BaseException] = []
+        is_unwound = False
         try:
             with thread.scope:
                 try:
                     await self._call()
                 except BaseException as error:
-                    left = _leaves(error)
+                    is_unwound = any(one is thread.suspended or isinstance(one, Exception) for one in _leaves(error))
                     raise
         except BaseException as error:
             if not (self.thread.is_left or self.thread.draft) or not _is_left_by_a_wait(error):
@@ -282,7 +292,7 @@ class _Begun:
                     self.environment.tell_swallowed(self.run.job, other)
         if thread.is_left:
             await trio.lowlevel.checkpoint()  # whoever was told has cancelled it
-        elif thread.draft and not any(one is thread.suspended or isinstance(one, Exception) for one in left):
+        elif thread.draft and not is_unwound:
             self.environment.tell_caught(self.run.job, thread.suspended)
 
     async def _end_if_it_hangs(self, task: trio.lowlevel.Task) -> None:
@@ -317,7 +327,7 @@ class _Begun:
 
     def _present(self) -> Present:
         """Returns what the functions of this run may ask for."""
-        run, thread = self.run, self.thread
+        run, thread, sending = self.run, self.thread, self.sending
         job = run.job
         context = JobContext(
             idempotency_key=job.thread_id,
@@ -333,12 +343,12 @@ class _Begun:
         reminding = Reminding(thread, self.environment.outlet, run.message)
         return Present(
             message=run.message,
-            chat=Chat(self.sending, run.message, reminding, thread),
+            chat=Chat(sending, run.message, reminding, thread),
             job=context,
             keeping=thread.keeping,
+            has_words=lambda: sending.has_words,
             named=self.course.named,
             shared=self.environment.shared,
-            effects=thread.effects,
         )
 
     async def _invoke(self, binding: Binding, present: Present) -> None:
@@ -397,14 +407,6 @@ class _Begun:
             ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
             ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
         )
-
-
-def _ended_by(raised: BaseException, run: Run) -> Ended:
-    """Returns the end of a run that got no answer: what it said stays said, nothing else of it is kept. Raises whatever else was raised."""
-    plain = _plain(raised)
-    if not isinstance(plain, NoAnswer):
-        raise plain
-    return Ended(handled=True, effects=_dropped(run), outcome="no_answer")
 
 
 def _dropped(run: Run) -> tuple[Effect, ...]:

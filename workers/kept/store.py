@@ -43,16 +43,13 @@ class Changes(Protocol):
 
 
 class StoreRun:
-    """The store in one run of a job. `has_words` says whether the run has said something; `changes` notes what is changed at once."""
-
-    changes: Changes
+    """The store in one run of a job."""
 
     def __init__(self, job: Job, keeper: Outlet) -> None:
         self.job = job
         self._keeper = keeper
         self._values: dict[str, _Value] = {}
         self._changed: set[str] = set()
-        self.has_words: Callable[[], bool] = _no_words
 
     async def read(self, key: str) -> _Value:
         if not isinstance(key, str) or not 1 <= len(key.encode()) <= MOST_KEY_BYTES:
@@ -71,18 +68,20 @@ class StoreRun:
             raise StoreMixed(key)
         return await self.read(key)
 
-    async def change(self, key: str, function: Callable[[bytes | None], bytes | None]) -> bytes | None:
+    async def change(
+        self, key: str, function: Callable[[bytes | None], bytes | None], changes: Changes
+    ) -> bytes | None:
         """Makes a value of the one that stands there, at once; returns the one that this change made in its first run."""
         value = self._values.get(key)
         if value is not None and (value.is_set or value.added):
             raise StoreMixed(key)
-        name, noted = self.changes.noted_change(key)
+        name, noted = changes.noted_change(key)
         while noted is None:
             self._values.pop(key, None)
             before = await self.read(key)
             made = function(before.body)
             packed = NOTHING if made is None else made
-            if await self.changes.note_change(name, packed, self._keeper.store_effect(key, before.version, made)):
+            if await changes.note_change(name, packed, self._keeper.store_effect(key, before.version, made)):
                 noted = packed
         self._values.pop(key, None)
         self._changed.add(key)
@@ -115,16 +114,14 @@ class StoreRun:
         return self.effects() if is_another else None
 
 
-def _no_words() -> bool:
-    """Nothing is said where there is no chat."""
-    return False
-
-
 class Store:
     """The store, as a handler asks for it."""
 
-    def __init__(self, run: StoreRun) -> None:
+    def __init__(self, run: StoreRun, changes: Changes, has_words: Callable[[], bool]) -> None:
+        """`changes` notes what is changed at once; `has_words` says whether the run has said something."""
         self._run = run
+        self._changes = changes
+        self._has_words = has_words
 
     def __repr__(self) -> str:
         return "Store(…)"
@@ -162,13 +159,13 @@ class Store:
             value = function(default if body is None else _decoded(key, body, type))
             return None if value is None else _encoded(key, value)
 
-        body = await self._run.change(key, made)
+        body = await self._run.change(key, made, self._changes)
         return None if body is None else _decoded(key, body, type)
 
     async def set(self, key: str, value: object) -> None:
         """Sets a key, with None takes it away. Raises StoreLimit; StoreAfterWords where this run has read the key and said something."""
         stored = await self._run.read_to_set(key)
-        if stored.was_read and self._run.has_words():
+        if stored.was_read and self._has_words():
             raise StoreAfterWords(key)
         stored.is_set, stored.added = True, 0
         stored.new_body = None if value is None else _encoded(key, value)

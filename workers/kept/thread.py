@@ -103,7 +103,7 @@ class ThreadRun:
         self.deadline = deadline
         self.draft: Draft | None = None
         self.suspended = Suspended()
-        self.on_suspended: Callable[[], None] = lambda: None
+        self.on_suspended: Callable[[], None] | None = None
         self._suspending = 0
         self._resumed = trio.Event()
         self.open_waits = 0
@@ -148,7 +148,8 @@ class ThreadRun:
     def suspend(self, draft: Draft) -> None:
         """Notes what the run waits for, with which it is over: `suspended` is to be raised."""
         self.draft = draft
-        self.on_suspended()
+        if self.on_suspended is not None:
+            self.on_suspended()
 
     @contextmanager
     def suspending(self) -> Iterator[None]:

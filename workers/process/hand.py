@@ -56,6 +56,7 @@ class Hand:
         self.sending = sending
 
     def tell(self) -> None:
-        """Ends its span, after the job was let go."""
+        """Ends its span, after the job was let go. Nothing of its run is kept: what that says by knows this too, and holds its message."""
+        self.sending = self.keeping = None
         if self.span is not None:
             self.span.end(self.outcome, self.error)

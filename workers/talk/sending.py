@@ -95,8 +95,6 @@ class Sending:
         """
         self._hops = hops
         self.keeping = keeping
-        if keeping is not None:
-            keeping.store.has_words = lambda: self.has_words
         self._cards_sent = cards or {}
         self._cards: dict[str, CardKept] = {}
         self.job = job

@@ -168,8 +168,8 @@ HANDLERS = (
         ),
         (
             "who_raises_on_its_way_out_has_caught_nothing",
-            " or isinstance(one, Exception) for one in left)",
-            " for one in left)",
+            " or isinstance(one, Exception) for one in _leaves(error))",
+            " for one in _leaves(error))",
         ),
         ("who_hangs_is_ended", "        if self.environment.hangs is not None:\n", "        if False:\n"),
     ),
