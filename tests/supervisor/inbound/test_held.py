@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from bus.steps.held import Note, Notes
+from bus.steps.policies import Policies
 from bus.steps.store import Intake
 from bus.steps.work_lease import WorkLease
 from bus.views.trace import Ledger
@@ -70,10 +71,10 @@ async def say(core: Core, person: Person, *texts: str) -> list[MessageNew]:
     return said
 
 
-async def handle(core: Core, count: int) -> list[str]:
-    """As many jobs as come, one after the other; their texts."""
+async def handle(core: Core, count: int, policies: Policies | None = None) -> list[str]:
+    """As many jobs as come, one after the other, to a worker that publishes these policies; their texts."""
     texts = list[str]()
-    async with worker(core, "slow") as jobs:
+    async with worker(core, "slow", policies=policies) as jobs:
         with waiting_for(f"{count} jobs", 10):
             while len(texts) < count:
                 for job in await jobs.take(1):
@@ -198,7 +199,9 @@ async def test_a_relay_that_does_not_answer_is_asked_again(tmp_path: Path) -> No
 
 
 async def test_a_member_of_a_group_who_waits_holds_up_no_other_member(tmp_path: Path) -> None:
+    hearing_all = Policies(groups="all")
     async with group_scene(tmp_path) as (core, circle, ada, ben):
+        await core.policies.publish(hearing_all)
         let_nothing_wait(core)
         core.rest.history += [circle.say(ada, "one"), circle.say(ada, "two")]
         for frame in list(core.rest.history):
@@ -208,7 +211,7 @@ async def test_a_member_of_a_group_who_waits_holds_up_no_other_member(tmp_path: 
         core.store.budgets = msgspec.structs.replace(core.store.budgets, waiting_bytes=1 << 20)
         assert await core.polled(circle.say(ben, "mine")) is Intake.ACCEPTED
         async with fetching(core):
-            assert sorted(await handle(core, 3)) == ["mine", "one", "two"]
+            assert sorted(await handle(core, 3, hearing_all)) == ["mine", "one", "two"]
 
 
 def few_notes(core: Core, most_held: int = 16) -> None:
