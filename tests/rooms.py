@@ -33,6 +33,7 @@ ROOMS: Final = (
     "workers.errors",
     "bus.whole",
     "bus.views",
+    "bus.memory",
     "bus.steps",
     "bus.transport",
     "bus.telemetry",

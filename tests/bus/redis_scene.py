@@ -8,6 +8,7 @@ from typing import cast
 
 from redis.exceptions import ResponseError
 
+from bus.memory.world import size_of
 from bus.records.kept import is_wait
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.records import Job, decode_job_record
@@ -27,7 +28,6 @@ from bus.transport.lua import Argument, Scripts
 from bus.transport.readers import StreamEntry, decode_entries
 from bus.transport.wire import Value, Wire, failure
 from tests.bus.builders import AGENT, BUS_KEY
-from tests.bus.memory.world import size_of
 from tests.bus.scenes import RESTING_FIELDS, RESTING_KINDS, SERVER, Facts, Supervisor, Worker, at_once
 from tests.bus.traits import Inbound, Letters, Outbound, Outside, Placing, Reclaiming, Timers, Unread, Waiting
 

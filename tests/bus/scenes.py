@@ -11,20 +11,20 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
+from bus.memory.outbound import MemoryOutbox
+from bus.memory.outside import MemoryOutside
+from bus.memory.placing import MemoryPlacing
+from bus.memory.recovery import MemoryLetters, MemoryRecovery
+from bus.memory.timers import MemoryTimers
+from bus.memory.work import MemorySteps
+from bus.memory.world import World
 from bus.records.records import Job
 from bus.steps.policies import Policies
 from bus.steps.store import MOST_WAITING_IN_ALL
 from bus.steps.write_count import Found, Proof, WriteCount
 from bus.transport.readers import StreamEntry
 from tests.bus.builders import AGENT, BUS_KEY
-from tests.bus.memory.inbound import MemoryNotes, MemoryQuarantine, MemoryStore
-from tests.bus.memory.outbound import MemoryOutbox
-from tests.bus.memory.outside import MemoryOutside
-from tests.bus.memory.placing import MemoryPlacing
-from tests.bus.memory.recovery import MemoryLetters, MemoryRecovery
-from tests.bus.memory.timers import MemoryTimers
-from tests.bus.memory.work import MemorySteps
-from tests.bus.memory.world import World
 from tests.bus.traits import (
     Inbound,
     KeptSteps,

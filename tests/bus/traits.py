@@ -1,6 +1,6 @@
 """What every bus must do, whatever it is kept in: the operations of DESIGN §3 as small interfaces.
 
-`bus` implements them over Lua in Redis, `tests.bus.memory` in plain Python; one conformance suite holds both to the same rules.
+`bus` implements them over Lua in Redis, `bus.memory` in plain Python; one conformance suite holds both to the same rules.
 """
 
 from collections.abc import Iterable, Sequence

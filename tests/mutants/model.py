@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.mutants.mutant import FOLDERS, Part, of
 
 MODEL = ("tests/workers/model/test_model.py",)
-WORLD, WORK, TIMERS = (f"tests/bus/memory/{name}.py" for name in ("world", "work", "timers"))
+WORLD, WORK, TIMERS = (f"bus/memory/{name}.py" for name in ("world", "work", "timers"))
 KEPT, TALK, HANDLING = (f"workers/{name}" for name in ("kept", "talk", "handling"))
 
 OF_THE_BUS = (

@@ -3,12 +3,12 @@
 import msgspec
 import pytest
 
+from bus.memory.work import CARDS_KEPT, CARDS_TRIM_AT
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.records import BadRecord, Job
 from bus.steps.job_steps import Carded, CardEmitted, Finished
 from bus.steps.store import Intake
 from tests.bus.builders import BUS_KEY, CARD_ANSWERED, CONVERSATION, PEER, reply
-from tests.bus.memory.work import CARDS_KEPT, CARDS_TRIM_AT
 from tests.bus.scenes import Scene, Worker
 from tests.bus.steps.test_rules_bounds import BUDGETS
 from tests.bus.talk import Talk, talk_and_worker

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast
 
+from bus.memory.world import size_of
 from bus.records.journal import is_entry, words_of
 from bus.records.kept import (
     DAY_MS,
@@ -50,7 +51,6 @@ from bus.steps.vault import LedgerStep, Vault, Versioned
 from bus.transport.client import RedisClient
 from bus.transport.readers import RedisStreamReader, StreamEntry
 from bus.whole.reseal import job_or_reply
-from tests.bus.memory.world import size_of
 from tests.supervisor.settings.environment import AGENT_ID
 
 KEPT: dict[str, tuple[str | int, ...]] = {STATE: ("GET",), EXCHANGE: ("LRANGE", 0, -1), STORE: ("HGET", "bread")}

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import msgspec
 
+from bus.memory.world import UNCOUNTED_BYTES, Conversation, World, size_of
 from bus.records.records import decode_job_record
 from bus.steps.held import SEPARATOR, Note
 from bus.steps.letters import GivenUp, Quarantined
 from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, ConversationSnapshot, Intake, Source
 from bus.steps.write_count import WriteCount
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
-from tests.bus.memory.world import UNCOUNTED_BYTES, Conversation, World, size_of
 
 
 class MemoryStore:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bus.memory.world import Conversation, Entry, Sent, World
 from bus.records.outside import has_turn
 from bus.records.records import OutboxRecord, SentNote, decode_outbox_record
 from bus.steps.outbox import RESEND_SECONDS, Commit, Committed
 from bus.steps.store import SessionWrite
 from bus.steps.write_count import WriteCount
 from bus.transport.readers import StreamEntry as Read
-from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 RESEND_MS = int(RESEND_SECONDS * 1000)
 

@@ -1,11 +1,11 @@
 """Timers (DESIGN §3, `fire`)."""
 
+from bus.memory.world import World
 from bus.records.sealing import BusKey
 from bus.records.timers import Timer, open_timer, pack_job_of, pack_timer
 from bus.steps.placing import MOST_PLACED
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
-from tests.bus.memory.world import World
 
 
 class MemoryTimers:

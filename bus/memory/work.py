@@ -6,6 +6,7 @@ from itertools import takewhile
 
 import msgspec
 
+from bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 from bus.records.apologies import is_owed_an_apology
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
@@ -37,7 +38,6 @@ from bus.steps.job_steps import (
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
-from tests.bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 
 CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250

@@ -1,8 +1,8 @@
 """Jobs that no message began (DESIGN §3, `place_job`)."""
 
+from bus.memory.world import World
 from bus.steps.placing import MOST_PLACED, Pins, Placed, placed_record
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
-from tests.bus.memory.world import World
 
 
 class MemoryPlacing:

@@ -1,12 +1,12 @@
 """Messages that no job said (`send`, `let_out`): one at a time on their way, the others in one line."""
 
+from bus.memory.world import World
 from bus.records.cards import CardKept
 from bus.records.outside import PLACE, SendKey
 from bus.records.records import decode_reply_record
 from bus.steps.outside import KEPT_SECONDS, TURN_MS, Beside, SendOutcome
 from bus.steps.placing import MOST_PLACED
 from host.budgets import StoreBudgets
-from tests.bus.memory.world import World
 
 KEY_BYTES = 110
 

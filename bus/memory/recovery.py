@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from bus.memory.world import Conversation, Entry, Sent, World
 from bus.records.journal import words_of
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
 from bus.records.records import (
@@ -15,7 +16,6 @@ from bus.records.records import (
 from bus.records.saved import pairs
 from bus.steps.letters import DeadLetter, Revived
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
-from tests.bus.memory.world import Conversation, Entry, Sent, World
 
 MOST_STRIKES = 2
 
