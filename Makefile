@@ -35,6 +35,9 @@ STAMP := $(VENV)/set-up
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
+# Hundreds of processes start, and each would compile all of our code anew; pytest would rewrite every test in each of its workers.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants model chaos nightly soak rollout
 .PHONY: effects drills crowd digest siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup

@@ -8,7 +8,6 @@ GARBAGE_OBJECTS = 10_000
 """So many more containers made than freed start a garbage collection (Python: 700): a message leaves hardly any cycles, and collecting
 took a twentieth of the CPU."""
 
-
 LARGE_BYTES = 512 * 1024
 """Blocks from this size on go back to the kernel when freed: a large message and its copies do, our reads (256 KiB) do not."""
 
@@ -17,10 +16,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def tune() -> None:
-    """Applies all of this; supervisor and workers call it at their start."""
-    gc.set_threshold(GARBAGE_OBJECTS)
+    """Applies all of this; supervisor and workers call it at their start, when all is imported."""
+    collect_garbage_rarely()
     give_large_memory_back()
     wait_for_a_turn()
+
+
+def collect_garbage_rarely() -> None:
+    """Called when all is imported: that stays for good, so no collection looks through it again, which held everything up for 30 ms."""
+    gc.set_threshold(GARBAGE_OBJECTS)
+    gc.freeze()
 
 
 def give_large_memory_back() -> bool:

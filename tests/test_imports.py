@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,7 +18,12 @@ PACKAGES = ("crypto", "host", "bus", "workers", "supervisor", "sandbox", "exampl
 KEYS_AND_MESSAGES = ("crypto", "httpx2", "openai", "trio_websocket", "supervisor.run.app", "workers", "sandbox")
 
 
-def imported_names(path: Path) -> Iterator[str]:
+@cache
+def imported_names(path: Path) -> frozenset[str]:
+    return frozenset(_imported_names(path))
+
+
+def _imported_names(path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).with_suffix("").parts
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):

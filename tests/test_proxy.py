@@ -9,7 +9,7 @@ from sandbox.children import relay_process
 from sandbox.people import connected, make_person
 from tests.sandbox.connect_proxy import BASIC, connect_proxy
 from tests.supervisor.relay.test_websocket_tls import tls_front
-from tests.world import World, _free_port, agent
+from tests.world import World, agent, free_port
 
 
 async def test_an_agent_behind_a_proxy_answers_names_its_failures_and_comes_back(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ async def test_an_agent_behind_a_proxy_answers_names_its_failures_and_comes_back
             "NO_PROXY": "localhost,.example.org",
             "SSL_CERT_FILE": str(cert),
             "HASHEE_STATE_DIR": str(tmp_path / "state"),
-            "HASHEE_HTTP_PORT": str(_free_port()),
+            "HASHEE_HTTP_PORT": str(free_port()),
             "HASHEE_LOG_FORMAT": "console",
         }
         w = World(tmp_path, url, api, environment, [ada])

@@ -44,7 +44,7 @@ class World:
 
     def elsewhere(self, directory: Path, **settings: str) -> "World":
         """The same agent at the same relay once more, with these settings, for the same people."""
-        environment = {**self.environment, "HASHEE_HTTP_PORT": str(_free_port()), **settings}
+        environment = {**self.environment, "HASHEE_HTTP_PORT": str(free_port()), **settings}
         return World(directory, self.relay_url, self.api, environment, self.people, self.conversations)
 
     @property
@@ -166,7 +166,7 @@ def environment_of(directory: Path, url: str, agent_id: str, token: str, **setti
         "HASHEE_ED25519_PRIVATE_BASE64": base64.b64encode(os.urandom(32)).decode(),
         "HASHEE_BASE_URL": url,
         "HASHEE_STATE_DIR": str(directory / "state"),
-        "HASHEE_HTTP_PORT": str(_free_port()),
+        "HASHEE_HTTP_PORT": str(free_port()),
         "HASHEE_HANDLER": "workers.builtin.echo:agent",
         "HASHEE_SEND_RATE": "0",
         "HASHEE_LOG_FORMAT": "console",
@@ -195,7 +195,7 @@ def _has_heard(person: Person, conversation_id: str, count: int) -> bool:
     return len(person.transcript.heard(conversation_id)) >= count
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -165,9 +165,9 @@ class Restore:
             if settings.keystore is None:
                 raise RestoreRefused("there is no home to put keystore.json into: name a place by HASHEE_KEYSTORE")
             make_folder(settings.keystore.parent)
-            _write_once(settings.keystore, data)
+            write_once(settings.keystore, data)
         if wishes.store_key_file is not None:
-            _write_once(wishes.store_key_file, base64.b64encode(proven.store_secret.reveal()) + b"\n")
+            write_once(wishes.store_key_file, base64.b64encode(proven.store_secret.reveal()) + b"\n")
 
     async def _into_private(self, proven: Proven, wishes: Wishes, lock_fd: int) -> Path:
         settings, state_dir = self._settings, self._settings.state_dir
@@ -321,7 +321,7 @@ def _seen(file: Path) -> _Seen:
         return _Seen()
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def write_once(path: Path, data: bytes) -> None:
     try:
         write_new(path, data)
     except FileExistsError:

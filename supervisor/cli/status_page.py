@@ -105,7 +105,7 @@ def _work(status: Json) -> list[tuple[str, str]]:
         ("given up", f"{work['dead_letters']} dead letters, {work['quarantined']} in quarantine"),
         ("at the relay", f"{work['held_senders']} senders wait there, {work['notes']} notes"),
         *_timers(work),
-        *_threads(work),
+        *threads_lines(work),
     ]
 
 
@@ -121,7 +121,7 @@ def _timers(work: Json) -> list[tuple[str, str]]:
     return [("timers", f"{work['timers']} to come, the next at {due}")]
 
 
-def _threads(work: Json) -> list[tuple[str, str]]:
+def threads_lines(work: Json) -> list[tuple[str, str]]:
     """The line of what threads keep while they wait or run; none where they keep nothing."""
     waits, waits_bytes, journal = (work.get(name, 0) for name in ("open_waits", "waits_bytes", "journal_bytes"))
     if not waits and not journal:
@@ -146,12 +146,12 @@ def _redis(status: Json) -> list[tuple[str, str]]:
     said = f"{server['version']}, {used}, {redis['round_trip_ms']:g} ms, up {_span(server['uptime_seconds'])}"
     return [
         ("redis", f"{said}, {skew}" if skew else said),
-        *_kept(redis["kinds"]),
+        *kept_lines(redis["kinds"]),
         ("keys", shown + ("" if redis["kinds_complete"] else ", and more")),
     ]
 
 
-def _kept(kinds: Json) -> list[tuple[str, str]]:
+def kept_lines(kinds: Json) -> list[tuple[str, str]]:
     """The line of what handlers keep between messages; none where they keep nothing."""
     there = [(words.format(kinds[name]["keys"]), kinds[name]) for name, words in KEPT_BY_HANDLERS if name in kinds]
     shown = ", ".join(f"{words} (~{kind['about_bytes'] // 1024} KiB)" for words, kind in there)

@@ -68,7 +68,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
         ):
             try:
                 await _wait_for_redis(client, settings, starting.failed)
-                keys = await _open_store(client, settings, store_secret, starting.failed)
+                keys = await open_store(client, settings, store_secret, starting.failed)
             except RedisUnfit as error:
                 log.error("redis: not fit", reason=str(error))
                 return EXIT_CONFIGURATION
@@ -260,7 +260,7 @@ async def _wait_for_redis(client: RedisClient, settings: SupervisorSettings, fai
             return
 
 
-async def _open_store(
+async def open_store(
     client: RedisClient, settings: SupervisorSettings, found: Secret[bytes] | None, failed: Patience
 ) -> StoreKeys:
     """The keys of what Redis holds; a store secret is made for a store that none has opened. Waits for Redis.

@@ -141,7 +141,7 @@ class StatusDesk:
             connection=self._connection(),
             rates=self._rates(),
             people=people,
-            sessions=_sessions(redis),
+            sessions=sessions_of(redis),
             prekeys_left=int(left) if parts.core.prekeys.published.is_set() and left is not None else None,
             identity_since_ms=parts.core.prekeys.identity_since_ms,
             signed_prekey_since_ms=parts.core.prekeys.signed_since_ms,
@@ -206,7 +206,7 @@ class StatusDesk:
         )
 
 
-def _sessions(redis: RedisStatus | None) -> int | None:
+def sessions_of(redis: RedisStatus | None) -> int | None:
     """A part of them is no number to show."""
     if redis is None or not redis.kinds_complete:
         return None

@@ -22,13 +22,19 @@ BLOCKING = frozenset({"wait", "recv", "call", "get", "read", "read_for", "sendal
 # What leaves the process within a `for`.
 ASKING = frozenset({"command", "script", "_call", "post", "exchange"})
 
+# A file without a line that begins so has no loop of a kind that is found, and is not parsed.
+_HAS_A_LOOP = re.compile(r"^\s*(while|async for|for)\b", re.MULTILINE)
+
 
 def loops() -> dict[str, int]:
     """The name of each function with such a loop, and the line of its first."""
     found: dict[str, int] = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
-            for name, line in _in_module(ast.parse(path.read_text(encoding="utf-8"))):
+            text = path.read_text(encoding="utf-8")
+            if not _HAS_A_LOOP.search(text):
+                continue
+            for name, line in _in_module(ast.parse(text)):
                 found.setdefault(f"{path.relative_to(ROOT)}:{name}", line)
     return found
 
@@ -39,6 +45,8 @@ def threads() -> dict[str, str]:
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             text = path.read_text(encoding="utf-8")
+            if "Thread" not in text and "Timer" not in text:
+                continue
             # a Timer of ours is a record, and no thread
             kinds = {"Thread", "Timer"} if re.search(r"^(import|from) threading\b", text, re.MULTILINE) else {"Thread"}
             for name, node in _nodes(ast.parse(text)):

@@ -410,7 +410,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
         "supervisor/run/app.py:_wait_for_redis",
-        "supervisor/run/app.py:_open_store",
+        "supervisor/run/app.py:open_store",
         "supervisor/run/parts.py:Parts.open",
         "workers/process/worker.py:Worker._open_store",
         "supervisor/relay/slots.py:ConnectionSlot._nobody_is_connected",

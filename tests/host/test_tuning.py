@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from host.tuning import LARGE_BYTES, wait_for_a_turn
+from host.entrance import GARBAGE_OBJECTS_OF_A_START
+from host.tuning import GARBAGE_OBJECTS, LARGE_BYTES, wait_for_a_turn
 
 SAYS = """
 import os, subprocess, sys
@@ -76,3 +77,20 @@ def test_a_large_block_stands_alone_and_so_goes_back_to_the_kernel_also_after_la
     assert not stands_alone(LARGE_BYTES)
     assert stands_alone(LARGE_BYTES, "tuned")
     assert not stands_alone(256 * 1024, "tuned")  # our reads
+
+
+AT_THE_START = """
+import gc, runpy
+from host import entrance
+runpy.run_path(entrance.__file__, run_name=entrance.RUN_AS)
+before = gc.get_threshold()[0], gc.get_freeze_count()
+from host.tuning import collect_garbage_rarely
+collect_garbage_rarely()
+print(*before, gc.get_threshold()[0], gc.get_freeze_count() > 1000)
+"""
+
+
+def test_garbage_is_looked_for_rarely_from_the_start_on_and_never_among_what_was_imported() -> None:
+    command = [sys.executable, "-P", "-c", AT_THE_START]
+    said = subprocess.run(command, check=True, capture_output=True, encoding="ascii").stdout
+    assert said.split() == [str(GARBAGE_OBJECTS_OF_A_START), "0", str(GARBAGE_OBJECTS), "True"]

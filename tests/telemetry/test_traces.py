@@ -34,7 +34,7 @@ from bus.telemetry.traces import (
 )
 from bus.whole.reseal import Turner
 from tests.bus.builders import AGENT, BUS_KEY, message_of
-from workers.process.logs import _Formatter
+from workers.process.logs import LineFormatter
 
 pytestmark = pytest.mark.pure
 
@@ -89,7 +89,7 @@ def test_what_is_no_traceparent_counts_as_none(text: str) -> None:
 
 
 def test_a_log_line_of_a_worker_names_the_span_that_is_current() -> None:
-    formatter = _Formatter("w1", as_json=True, with_priority=False)
+    formatter = LineFormatter("w1", as_json=True, with_priority=False)
 
     def line() -> Any:
         return msgspec.json.decode(formatter.format(logging.makeLogRecord({"msg": "job: lost"})))

@@ -46,7 +46,7 @@ def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_fo
     logger = logging.Logger("hashee.worker", LEVELS[level])
     handler = logging.StreamHandler(sys.stderr)
     as_json = _wants_json(environ, line_format)
-    formatter = _Formatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
+    formatter = LineFormatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
     handler.setFormatter(formatter)
     logger.addHandler(handler)
     if queue := queue_of(sys.stderr):
@@ -90,7 +90,7 @@ def kind(error: BaseException) -> str:
     return type(error).__name__
 
 
-class _Formatter(logging.Formatter):
+class LineFormatter(logging.Formatter):
     def __init__(self, consumer: str, *, as_json: bool, with_priority: bool) -> None:
         super().__init__()
         self._consumer = consumer

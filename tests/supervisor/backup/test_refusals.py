@@ -10,7 +10,7 @@ import trio
 
 from bus.transport.client import open_redis
 from crypto.identity import IdentityKeys
-from supervisor.backup.restoring import Restore, RestoreRefused, Wishes, _write_once
+from supervisor.backup.restoring import Restore, RestoreRefused, Wishes, write_once
 from supervisor.settings.key_settings import KeySettings
 from tests.redis_server import redis_server
 from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, SECRET, backup_of, filled
@@ -69,7 +69,7 @@ def test_what_belongs_to_it_is_not_refused(backup: bytes, tmp_path: Path, given:
 @pytest.mark.pure
 def test_a_key_of_an_earlier_attempt_may_be_there_and_another_stays(tmp_path: Path) -> None:
     for _ in range(2):
-        _write_once(tmp_path / "key", b"the same")
+        write_once(tmp_path / "key", b"the same")
     with pytest.raises(RestoreRefused, match="holds something else"):
-        _write_once(tmp_path / "key", b"another")
+        write_once(tmp_path / "key", b"another")
     assert (tmp_path / "key").read_bytes() == b"the same"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.cli.status_page import _kept, _threads
+from supervisor.cli.status_page import kept_lines, threads_lines
 
 pytestmark = pytest.mark.pure
 
@@ -10,12 +10,14 @@ pytestmark = pytest.mark.pure
 def test_what_handlers_keep_is_a_line_with_counts_and_sizes() -> None:
     kinds = {"state": {"keys": 12, "about_bytes": 35_000}, "history": {"keys": 10, "about_bytes": 1 << 20}}
     others = {"conv": {"keys": 99, "about_bytes": 1}}
-    assert _kept({**others, **kinds}) == [("kept", "state of 12 conversations (~34 KiB), history of 10 (~1024 KiB)")]
-    assert _kept(others) == []
+    assert kept_lines({**others, **kinds}) == [
+        ("kept", "state of 12 conversations (~34 KiB), history of 10 (~1024 KiB)")
+    ]
+    assert kept_lines(others) == []
 
 
 def test_open_questions_are_a_line_and_what_a_former_release_says_is_none() -> None:
     work = {"open_waits": 3, "waits_bytes": 5_000, "journal_bytes": 1}
-    assert _threads(work) == [("questions", "3 open (5 KiB of 64 MiB), noted by what runs: 1 KiB")]
-    assert _threads({"open_waits": 0, "waits_bytes": 0, "journal_bytes": 0}) == []
-    assert _threads({}) == []
+    assert threads_lines(work) == [("questions", "3 open (5 KiB of 64 MiB), noted by what runs: 1 KiB")]
+    assert threads_lines({"open_waits": 0, "waits_bytes": 0, "journal_bytes": 0}) == []
+    assert threads_lines({}) == []

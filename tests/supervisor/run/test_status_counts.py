@@ -5,7 +5,7 @@ from pathlib import Path
 from bus.records.keys import Keys
 from bus.transport.client import open_redis
 from bus.views.overview import KindSize, Overview, Server
-from supervisor.run.status import RedisStatus, _sessions
+from supervisor.run.status import RedisStatus, sessions_of
 from tests.redis_server import redis_server
 from tests.supervisor.backup.builders import NAMES, filled
 
@@ -24,16 +24,16 @@ async def test_all_sessions_are_counted_or_none(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             seen = Overview(client, names)
-            assert _sessions(await status_of(seen)) == 0
+            assert sessions_of(await status_of(seen)) == 0
             await client.command("EVAL", FILL, 1, names.session("person", ""), SESSIONS)
             await client.command("SET", Keys("another").session("person", "device"), "x")
             found = await status_of(seen)
             assert found.kinds == {"session": KindSize(keys=SESSIONS, about_bytes=found.kinds["session"].about_bytes)}
             assert found.kinds["session"].about_bytes > SESSIONS * 30
-            assert _sessions(found) == SESSIONS
+            assert sessions_of(found) == SESSIONS
             cut = await status_of(Overview(client, names, most_walked=2000))
-            assert (cut.kinds_complete, _sessions(cut)) == (False, None)
-    assert _sessions(None) is None
+            assert (cut.kinds_complete, sessions_of(cut)) == (False, None)
+    assert sessions_of(None) is None
 
 
 async def test_open_questions_are_counted_with_their_bytes_and_those_of_journals(tmp_path: Path) -> None:

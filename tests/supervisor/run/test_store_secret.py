@@ -7,7 +7,7 @@ import pytest
 from bus.transport.client import open_redis
 from bus.transport.wire import RedisFailed
 from supervisor.keeper.state_directory import make_private
-from supervisor.run.app import _open_store
+from supervisor.run.app import open_store
 from supervisor.settings.secrets import STORE_SECRET_FILE, StoreSecretMissing, load_store_secret
 from supervisor.settings.supervisor import SupervisorSettings
 from tests.redis_server import redis_server
@@ -25,15 +25,15 @@ async def test_a_missing_store_secret_is_not_made_anew_for_a_store_that_is_there
     settings = SupervisorSettings.from_environ(process_environ(state_dir, HOME=str(tmp_path)))
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            made = await _open_store(client, settings, None, never)
+            made = await open_store(client, settings, None, never)
             kept = load_store_secret(settings.state_dir)
             assert kept is not None
             place = settings.state_dir / STORE_SECRET_FILE
             place.unlink()
             with pytest.raises(StoreSecretMissing, match="restore it from a backup"):
-                await _open_store(client, settings, None, never)
+                await open_store(client, settings, None, never)
             assert not place.exists()
-            assert (await _open_store(client, settings, kept, never)).bus.export() == made.bus.export()
+            assert (await open_store(client, settings, kept, never)).bus.export() == made.bus.export()
 
 
 async def test_a_store_secret_that_another_made_meanwhile_is_taken(tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ async def test_a_store_secret_that_another_made_meanwhile_is_taken(tmp_path: Pat
     assert found is None
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
-            made = await _open_store(client, settings, found, never)
-            assert (await _open_store(client, settings, found, never)).bus.export() == made.bus.export()
+            made = await open_store(client, settings, found, never)
+            assert (await open_store(client, settings, found, never)).bus.export() == made.bus.export()
 
 
 def test_up_without_the_store_secret_of_its_store_ends_with_78_and_touches_nothing(tmp_path: Path) -> None:

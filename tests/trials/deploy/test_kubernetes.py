@@ -6,6 +6,7 @@ few of kustomize's rules that they use.
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ BACKUP = "hashee-agent-backup"
 Manifest = dict[str, Any]
 
 
-def documents(path: Path) -> list[Manifest]:
-    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+@cache
+def documents(path: Path) -> tuple[Manifest, ...]:
+    """Read once and changed by nobody: every process of a test run reads them when it collects."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is there where the wheel has it
+    return tuple(one for one in yaml.load_all(path.read_text(encoding="utf-8"), loader) if one)
 
 
 def built(folder: Path) -> list[Manifest]:
