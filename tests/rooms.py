@@ -28,6 +28,7 @@ ROOMS: Final = (
     "workers.process",
     "workers.handling",
     "workers.llm",
+    "workers.tools",
     "workers.talk",
     "workers.kept",
     "workers.errors",

@@ -294,6 +294,10 @@ class LLMMisfit(LLMError):
         super().__init__(f"the model's answer is no {kind}, also when it was told why: ask for less, or another model")
 
 
+class ToolError(HandlerError):
+    """A tool raises it to tell the model why a call came to nothing, in words for the model. The model goes on."""
+
+
 class LLMRefused(LLMError):
     """The endpoint refused the request. `status`: its HTTP status; `code`: its word for why, '' for none."""
 
