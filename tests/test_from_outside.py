@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 
 from sandbox.people import Person
 from supervisor.cli.outside.queueing import EXIT_REFUSED, EXIT_TRY_AGAIN
+from tests.commands import Done, run_command
 from tests.world import World, agent, world
 from workers import BlockingOutside, Info, NotSent, Outside
 
@@ -19,17 +21,15 @@ CARD = "[info] a card"
 PROGRAM = (sys.executable, "-m", "supervisor")
 
 
-async def command(w: World, *words: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return await trio.run_process(
-        [*PROGRAM, *words], env=w.environment, stdin=text, capture_stdout=True, capture_stderr=True, check=False
-    )
+async def command(w: World, *words: str, text: bytes = b"") -> Done:
+    return await trio.to_thread.run_sync(partial(run_command, *words, environ=w.environment, stdin=text))
 
 
 async def send(w: World, *words: str, text: bytes = b"") -> tuple[int, list[dict[str, str]], str]:
     """Its exit status, receipts and errors."""
     done = await command(w, "send", "--json", *words, text=text)
     receipts = [json.loads(line) for line in done.stdout.splitlines()]
-    return done.returncode, receipts, done.stderr.decode()
+    return done.returncode, receipts, done.stderr
 
 
 async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an_agent_that_starts(
@@ -118,7 +118,7 @@ async def a_message_is_reacted_to_and_what_was_said_is_taken_back(w: World, ada:
     assert done.returncode == 0, done.stderr
     await ada.transcript.until(lambda: ada.recalled == ["wrong"])
     unknown = await command(w, "recall", "--to", to, "nothing")
-    assert (unknown.returncode, b"chat.reply()" in unknown.stderr) == (EXIT_REFUSED, True)
+    assert (unknown.returncode, "chat.reply()" in unknown.stderr) == (EXIT_REFUSED, True)
 
 
 async def a_program_does_the_same(w: World, ada: Person) -> None:
@@ -165,7 +165,7 @@ async def a_key_counts_once(w: World, to: str) -> None:
     assert (status, receipts) == (EXIT_REFUSED, [])
     assert "deploy-42" in error
     assert "Broken" not in error
-    story = (await command(w, "trace", first["id"])).stdout.decode()
+    story = (await command(w, "trace", first["id"])).stdout
     assert [name for name in ("from outside", "encrypted", "acknowledged") if name not in story] == []
 
 

@@ -2,8 +2,6 @@
 
 import base64
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import trio
 from sandbox.api import RelayApi
 from sandbox.children import relay_process
 from sandbox.people import Person, connected, make_person
+from tests.commands import run_command
 from tests.waiting import waiting_for
 from tests.world import World, agent, environment_of
 
@@ -30,8 +29,9 @@ def new_identity(w: World) -> None:
 
 
 def status_of(w: World) -> str:
-    command = [sys.executable, "-m", "supervisor", "status"]
-    return subprocess.run(command, env=w.environment, capture_output=True, encoding="utf-8", check=True).stdout
+    done = run_command("status", environ=w.environment)
+    done.check_returncode()
+    return done.stdout
 
 
 @pytest.mark.long

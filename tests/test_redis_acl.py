@@ -3,8 +3,7 @@
 import base64
 import os
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -12,6 +11,7 @@ import trio
 
 from bus.transport.lua import Rights, Scripts
 from supervisor.recovery.redis_check import ACL_RULES
+from tests.commands import run_command
 from tests.redis_server import running_redis
 from tests.world import World, world
 
@@ -21,8 +21,8 @@ COMMANDS = (("status", "--json"), ("quarantine", "list"))
 
 
 async def command(w: World, *arguments: str) -> None:
-    program = [sys.executable, "-P", "-m", "supervisor", *arguments]
-    await trio.run_process(program, env=w.environment, capture_stdout=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+    done = await trio.to_thread.run_sync(partial(run_command, *arguments, environ=w.environment))
+    done.check_returncode()
 
 
 async def test_the_documented_user_may_do_all_that_is_done_and_is_refused_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.supervisor.cli.keys.running import PROGRAM
+from tests.commands import run_command
 from tests.test_rollback import has_an_offer
 from tests.trials.drills.forks import forks
 from tests.waiting import waiting_for
@@ -83,13 +83,6 @@ def heard(w: World, person: object) -> Counter[str]:
 async def command(w: World, *arguments: str, seconds: float = 30) -> str:
     """What a command says."""
     with waiting_for(f"{arguments} to end", seconds):
-        done = await trio.run_process(
-            [*PROGRAM, *arguments],
-            env=w.environment,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            stdin=b"",
-        )
-    assert done.returncode == 0, done.stderr.decode()
-    return (done.stdout + done.stderr).decode()
+        done = await trio.to_thread.run_sync(partial(run_command, *arguments, environ=w.environment))
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr

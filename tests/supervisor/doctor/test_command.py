@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import trio
 
 from supervisor.cli import COMMANDS, cli
 from supervisor.settings.table import ALL_SETTINGS
+from tests.commands import run_command
 from tests.supervisor.settings.environment import process_environ
 from tests.world import World, world
 
@@ -21,16 +21,7 @@ RELAY = "http://127.0.0.1:1"
 def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """JSON is the same bytes in a locale that is not UTF-8."""
     locale = "gbk" if "--json" in arguments else "utf-8"
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "supervisor", "doctor", *arguments],
-        env={**environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": locale},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    return run_command("doctor", *arguments, environ={**environ, "PYTHONIOENCODING": locale})
 
 
 def verdicts_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.commands import run_command
 from tests.supervisor.pool.builders import is_gone
 from tests.waiting import waiting_for
 from tests.world import UP, World, world
@@ -27,18 +28,7 @@ Ran = subprocess.CompletedProcess[str]
 
 async def command(agent: World, *arguments: str, status: int = 0) -> Ran:
     """`hashee-agent …`, as an operator types it."""
-    run = partial(
-        subprocess.run,
-        [sys.executable, "-m", "supervisor", *arguments],
-        env=agent.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        check=False,
-        encoding="utf-8",
-    )
-    done: Ran = await trio.to_thread.run_sync(run)
+    done = await trio.to_thread.run_sync(partial(run_command, *arguments, environ=agent.environment))
     assert done.returncode == status, done.stderr + agent.last_lines()
     return done
 

@@ -6,8 +6,6 @@ And green again, once it is over. What a restart cannot mend leaves liveness gre
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -18,6 +16,7 @@ import trio
 
 from bus.transport.client import open_redis
 from sandbox.people import connected
+from tests.commands import run_command
 from tests.trials.chaos.house import House, house
 from tests.waiting import waiting_for
 
@@ -47,16 +46,7 @@ class Asked:
         return status == 0
 
     async def _ask(self, *options: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "supervisor", "healthcheck", *options]
-        run = partial(
-            subprocess.run,
-            command,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            encoding="utf-8",
-        )
+        run = partial(run_command, "healthcheck", *options, environ=self._environment)
         done = await trio.to_thread.run_sync(run)
         return done.returncode, done.stdout.strip()
 

@@ -21,6 +21,7 @@ from supervisor.keeper.state_directory import make_private
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import load_or_make_store_secret
 from supervisor.store.access import private_redis
+from tests.commands import run_command
 from tests.supervisor.cli.keys.builders import fill, loose_ends, opened
 from tests.supervisor.keeper.running import ROOT
 from tests.supervisor.settings.environment import AGENT_ID, process_environ
@@ -38,18 +39,7 @@ def environ_of(directory: Path, **more: str) -> dict[str, str]:
 
 def run(*arguments: str, environ: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        env=environ,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        check=False,
-        encoding="utf-8",
-    )
+    return run_command(*arguments, environ=environ, cwd=cwd, seconds=30)
 
 
 def rotate_until(condition: Callable[[], bool], *, environ: dict[str, str], cwd: Path) -> None:

@@ -2,8 +2,8 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import trio
 from bus.steps.policies import APOLOGY
 from crypto.identity import IdentityKeys
 from sandbox.people import Person, connected, make_person
-from tests.supervisor.cli.keys.running import PROGRAM
+from tests.commands import Done, run_command
 from tests.waiting import said_of, waiting_for
 from tests.world import World, world
 
@@ -21,12 +21,10 @@ WAIT_SECONDS = 60.0
 HANDLER = "tests.supervisor.cli.letters.handlers:agent"
 
 
-async def command(w: World, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+async def command(w: World, *arguments: str) -> Done:
     """`hashee-agent …` beside the agent of this world."""
     with waiting_for(f"{arguments} to end", WAIT_SECONDS):
-        return await trio.run_process(
-            [*PROGRAM, *arguments], env=w.environment, capture_stdout=True, capture_stderr=True, check=False
-        )
+        return await trio.to_thread.run_sync(partial(run_command, *arguments, environ=w.environment))
 
 
 async def answer(w: World, *arguments: str) -> Any:
@@ -82,8 +80,8 @@ async def test_a_message_whose_worker_was_killed_and_one_that_was_given_up_can_b
         offsets = [step["since_received_ms"] for step in story["steps"]]
         assert offsets == sorted(offsets)
         told = await command(w, "trace", story["message_id"])
-        assert b"taken from a worker that is gone" in told.stdout
-        assert b"before" not in told.stdout
+        assert "taken from a worker that is gone" in told.stdout
+        assert "before" not in told.stdout
         [acknowledged] = [step for step in story["steps"] if step["step"] == "acknowledged"][:1]
         [same] = await answer(w, "trace", acknowledged["message_id"])  # by the id of what answered it
         assert same["message_id"] == story["message_id"]
@@ -94,11 +92,11 @@ async def test_a_message_whose_worker_was_killed_and_one_that_was_given_up_can_b
         await until_heard(ben, w.conversations[ben], ["kept", APOLOGY])
         assert str(broken) not in str(shown)
         with_content = await command(w, "dead", "show", letter["id"], "--content")
-        assert str(broken) in with_content.stdout.decode()
-        assert b"WARNING" in with_content.stderr
+        assert str(broken) in with_content.stdout
+        assert "WARNING" in with_content.stderr
         broken.unlink()
         retried = await command(w, "dead", "retry", letter["id"])
-        assert (retried.returncode, b"a supervisor runs" in retried.stdout) == (0, True), retried
+        assert (retried.returncode, "a supervisor runs" in retried.stdout) == (0, True), retried
         await until_heard(ben, w.conversations[ben], ["kept", APOLOGY, "mended"])
         [story] = await answer(w, "trace", letter["message_id"])
         assert is_in_order(
@@ -115,7 +113,7 @@ def with_other_keys(person: Person) -> Person:
 
 async def until_output(w: World, condition: Callable[[str], bool], *arguments: str) -> None:
     with waiting_for(f"the output of {arguments}: {said_of(condition)}", WAIT_SECONDS):
-        while not condition((await command(w, *arguments)).stdout.decode()):
+        while not condition((await command(w, *arguments)).stdout):
             await trio.sleep(0.1)
 
 
@@ -142,7 +140,7 @@ async def test_what_waited_for_a_decision_about_changed_keys_is_answered_once_an
             assert "grants accept" in shown["remedy"]
             assert (shown["conversation_seq"], shown["decrypted"]) == (2, "no")
             accepted = await command(w, "grants", "accept", ada.account.user_id)
-            assert b"2 in quarantine are tried again" in accepted.stdout, accepted
+            assert "2 in quarantine are tried again" in accepted.stdout, accepted
             await until_heard(changed, conversation, ["echo: one", "echo: two"])
         assert await answer(w, "quarantine", "list") == []
         [story] = await answer(w, "trace", first["message_id"])
