@@ -91,6 +91,7 @@ DEFERRED: Final[dict[tuple[str, str], str]] = {
     ("sandbox.__main__", "sandbox.drill"): "as above",
     ("sandbox.__main__", "sandbox.relay.serve"): "as above",
     ("sandbox.__main__", "sandbox.say"): "as above",
+    ("supervisor.cli.mcp.mcp", "supervisor.cli.mcp.server"): "loads mcp, which is an extra",
     ("supervisor.observe.tracing", "bus.telemetry.encoding"): "loads OpenTelemetry, which is an extra",
     ("supervisor.observe.tracing", "supervisor.observe.otlp_metrics"): "loads OpenTelemetry, which is an extra",
     ("workers.process.open_tracing", "workers.process.live_tracing"): "loads OpenTelemetry, which is an extra",

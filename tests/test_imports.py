@@ -37,7 +37,11 @@ def _imported_names(path: Path) -> Iterator[str]:
 @pytest.mark.pure
 def test_whatever_is_imported_is_a_dependency_of_ours_and_not_only_somebody_elses() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    requirements = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["otel"],
+        *project["optional-dependencies"]["mcp"],
+    ]
     named = {re.split(r"[\[<>=]", line)[0].lower() for line in requirements}
     providers = packages_distributions()
     wrong = {
@@ -46,7 +50,7 @@ def test_whatever_is_imported_is_a_dependency_of_ours_and_not_only_somebody_else
         for path in (ROOT / package).rglob("*.py")
         for name in {name.split(".", maxsplit=1)[0] for name in imported_names(path)}
         if name not in OURS | sys.stdlib_module_names
-        and not named & {provider.lower().replace("_", "-") for provider in providers.get(name, ())}
+        and not named & {provider.lower().replace("_", "-") for provider in providers.get(name, (name,))}
     }
     assert sorted(wrong) == []
 

@@ -13,6 +13,12 @@ from bus.records import ulid
 
 OUTSIDE: Final = "outside:"
 REMINDER: Final = "reminder:"
+ASKED: Final = "asked:"
+OURS: Final = "hashee."
+"""What the names of the runtime's own reminders begin with: nobody else registers or sends one."""
+
+ASK_REMINDER: Final = f"{OURS}ask"
+FORGET_REMINDER: Final = f"{OURS}forget-answer"
 PLACE: Final = "0"
 START_PLACE: Final = f"{PLACE}:start:1"
 """Of the beginning of a stream, whose text is at PLACE (supervisor/outbound/stream_replies.py)."""
@@ -47,6 +53,55 @@ class OutsideMessage(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"OutsideMessage(conversation_id={self.conversation_id!r}, …)"
 
 
+class OutsideQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a program asks somebody in a conversation; with a `key` once, however often it asks.
+
+    `who`: whose answer counts; '' for the person of the conversation. `asker`: what the program calls itself. `seconds`: how long it is open.
+    """
+
+    conversation_id: str
+    question: str
+    seconds: float
+    is_approval: bool = False
+    details: str | None = None
+    who: str = ""
+    asker: str = ""
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"OutsideQuestion(conversation_id={self.conversation_id!r}, …)"
+
+
+class AnswerWanted(msgspec.Struct, frozen=True):
+    """Whether there is an answer to a question, by the id of its receipt."""
+
+    conversation_id: str
+    id: str
+
+
+class OutsideAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a question of a program has ended. `status`: `answered`, `no_answer` (`reason`: timeout or cancelled), `refused` (`reason` says why).
+
+    `approved`: of an approval; `text`: what was answered, or written beside a decision. `is_cut`: the text was longer than is kept.
+    """
+
+    conversation_id: str
+    status: Literal["answered", "no_answer", "refused"]
+    approved: bool | None = None
+    text: str = ""
+    by: str = ""
+    reason: str = ""
+    is_cut: bool = False
+
+    def __repr__(self) -> str:
+        return f"OutsideAnswer(conversation_id={self.conversation_id!r}, status={self.status!r}, …)"
+
+
+def answer_key(question_id: str) -> str:
+    """Returns the key of the store (bus/records/kept.py) under which the answer stands."""
+    return f"{OURS}answer:{question_id}"
+
+
 Shows = Literal["typing", "typing_ends", "begin", "delta", "abort"]
 
 
@@ -72,7 +127,7 @@ class SendKey(msgspec.Struct, frozen=True):
 
 
 def id_of(key: SendKey | None, *, begins: str = OUTSIDE, stream_id: str = "") -> str:
-    """Returns the id of a message, or (`begins` REMINDER) of a job: under a key the same one to whoever repeats it, else a new one."""
+    """Returns the id of a message, or (`begins` REMINDER, ASKED) of a job: under a key the same one to whoever repeats it, else a new one."""
     return f"{begins}{stream_id or ulid.new() if key is None else key.name.hex()}"
 
 

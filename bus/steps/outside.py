@@ -130,6 +130,10 @@ class OutsideMessages:
         packed = cast("bytes | None", await self._client.command("HGET", self._keys.cards(conversation_id), card_id))
         return None if packed is None else decode_card(packed)
 
+    async def stored(self, name: str) -> bytes | None:
+        """Returns the record that handlers keep under a key of the store; None if there is none. Raises RedisFailed."""
+        return cast("bytes | None", await self._client.command("HGET", self._keys.store, name))
+
     async def show(self, packed: bytes) -> bool:
         """Says something over the live channel (bus/records/records.py); returns whether a supervisor has heard it. Raises RedisFailed."""
         return cast(int, await self._client.command("PUBLISH", self._keys.live_channel, packed)) > 0

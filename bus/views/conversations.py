@@ -51,6 +51,10 @@ class Conversations:
                 for at in range(0, len(ids), PAGE):
                     yield await self._read(ids[at : at + PAGE])
 
+    async def named(self, ids: Sequence[str]) -> list[KnownConversation]:
+        """Returns those of these ids that there are. Raises RedisFailed."""
+        return await self._read(ids)
+
     async def latest(self, count: int) -> tuple[list[KnownConversation], bool]:
         """Returns those that were heard last, at most `count`, and whether there are more. Raises RedisFailed."""
         heard = await self._latest_in_ledger(count + 1)

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "typing": "supervisor.cli.outside.typing:typing",
     "react": "supervisor.cli.outside.react:react",
     "recall": "supervisor.cli.outside.recall:recall",
+    "mcp": "supervisor.cli.mcp.mcp:mcp",
     "trace": "supervisor.cli.trace:trace",
     "quarantine": "supervisor.cli.quarantine:quarantine",
     "dead": "supervisor.cli.dead:dead",

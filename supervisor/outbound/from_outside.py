@@ -1,4 +1,4 @@
-"""Takes in what no job said: `hashee-agent send`, `stream`, `recall`, `react`, `typing`, and `Outside` of an owner's own program.
+"""Takes in what no job said: `hashee-agent send`, `stream`, `recall`, `react`, `typing`, `mcp`, and `Outside` of an owner's own program.
 
 It checks what can be known before anything is stored, and names the remedy: whoever sends is there to read it. What changes afterwards (a grant
 that is taken back while the message waits) is found at its commit, as with any reply.
@@ -10,15 +10,23 @@ from typing import Final
 import msgspec
 
 from bus.records import ulid
+from bus.records.kept import STORE, open_kept
 from bus.records.outside import (
     ACT_PLACE,
+    ASK_REMINDER,
+    ASKED,
+    OURS,
     OUTSIDE,
     PLACE,
     REMINDER,
     START_PLACE,
+    AnswerWanted,
+    OutsideAnswer,
     OutsideMessage,
+    OutsideQuestion,
     OutsideShow,
     SendKey,
+    answer_key,
     id_of,
     send_key,
 )
@@ -52,6 +60,13 @@ MOST_CHARACTERS: Final = 100_000
 
 MOST_EMOJI_CHARACTERS: Final = 16
 """Of an emoji with all that modifies it; who asks has looked whether it is one (workers/emoji.py)."""
+
+MOST_QUESTION_CHARACTERS: Final = 4_000
+MOST_ASKED_DETAILS_CHARACTERS: Final = 10_000
+"""As of an approval that a handler asks: what nobody reads to its end is approved unseen."""
+
+MOST_ASKED_SECONDS: Final = 30 * 86_400.0
+"""A handler's question is open no longer either."""
 
 RELAYS_ID: Final = re.compile(r"[!-~]{1,128}")
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -112,6 +127,47 @@ class FromOutside:
             card=_card_of(message),
         )
         return _receipt(outcome, message.conversation_id, message.key, identifier)
+
+    async def ask(self, question: OutsideQuestion) -> OutsideReceipt:
+        """Has somebody asked by a job that is placed behind all that waits there, once for a key; `answer` tells what came of it.
+
+        Raises NotTakenIn, RedisFailed, BadRecord.
+        """
+        _check_question(question)
+        conversation = question.conversation_id
+        kind, person = pins = await self._checked_recipient(conversation)
+        who = question.who or ("" if kind == GROUP else person)
+        if not who or (kind != GROUP and who != person):
+            raise NotTakenIn(
+                "who_is_asked",
+                f"{conversation} is a group: name whose answer counts by their id"
+                if kind == GROUP
+                else f"{question.who} does not take part in {conversation}, which is {person}'s",
+            )
+        asked = msgspec.structs.replace(question, who=who, key=None)
+        same = [ASK_REMINDER, asked.question, asked.is_approval, asked.details, who]
+        key = None if question.key is None else send_key(self._keys.identifier, conversation, question.key, same)
+        identifier = id_of(key, begins=ASKED)
+        data = msgspec.to_builtins(asked)
+        outcome = await self._messages.send(
+            conversation,
+            await self._job(OutsideMessage(conversation, reminder=ASK_REMINDER, data=data), identifier, pins),
+            identifier,
+            key=key,
+            budgets=self._store.budgets,
+            is_job=True,
+        )
+        return _receipt(outcome, conversation, question.key, identifier)
+
+    async def answer(self, wanted: AnswerWanted) -> OutsideAnswer | None:
+        """Returns what came of a question; None as long as it is open, or is not known. Raises RedisFailed, BadRecord."""
+        name = answer_key(wanted.id)
+        packed = await self._messages.stored(name)
+        if packed is None:
+            return None
+        body = open_kept(packed, STORE, "", name, key=self._keys.bus, agent_id=self._store.keys.agent_id)
+        answer = msgspec.msgpack.decode(body, type=OutsideAnswer)
+        return answer if answer.conversation_id == wanted.conversation_id else None
 
     async def show(self, shown: OutsideShow) -> OutsideReceipt:
         """Shows that somebody types, or a text that grows. Raises NotTakenIn, RedisFailed."""
@@ -248,7 +304,8 @@ class FromOutside:
         if len(packed) > MOST_PLACED_BYTES:
             raise NotTakenIn(
                 "data_too_large",
-                f"the data of a reminder has at most {MOST_PLACED_BYTES // 1024} KiB in all: name where it stands instead",
+                f"the data of a reminder, and a question with its details, have at most {MOST_PLACED_BYTES // 1024} KiB in all: "
+                "name where it stands instead",
             )
         return packed
 
@@ -297,10 +354,11 @@ def _check(message: OutsideMessage) -> None:
             )
         return
     if message.reminder is not None:
-        if not NAME.fullmatch(message.reminder) or message.text:
+        if not NAME.fullmatch(message.reminder) or message.text or message.reminder.startswith(OURS):
             raise NotTakenIn(
                 "bad_reminder",
-                "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text",
+                "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text; "
+                f"those that begin with {OURS} are the runtime's own",
             )
         return
     if message.card is not None:
@@ -322,6 +380,26 @@ def _check(message: OutsideMessage) -> None:
         )
     try:
         message.text.encode()
+    except UnicodeEncodeError:
+        raise NotTakenIn("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
+
+
+def _check_question(question: OutsideQuestion) -> None:
+    """Checks what a question says by itself. Raises NotTakenIn."""
+    _check_key(question.key)
+    details = question.details or ""
+    if not question.question.strip():
+        raise NotTakenIn("empty_text", "there is no question: say what is asked")
+    if len(question.question) > MOST_QUESTION_CHARACTERS or len(details) > MOST_ASKED_DETAILS_CHARACTERS:
+        raise NotTakenIn(
+            "text_too_long",
+            f"a question has at most {MOST_QUESTION_CHARACTERS} characters and its details {MOST_ASKED_DETAILS_CHARACTERS}, "
+            "which nobody reads to the end: ask about less at a time",
+        )
+    if not 1 <= question.seconds <= MOST_ASKED_SECONDS:
+        raise NotTakenIn("bad_time", "a question is open for 1 second to 30 days")
+    try:
+        f"{question.question}{details}{question.asker}".encode()
     except UnicodeEncodeError:
         raise NotTakenIn("bad_text", "this text is no valid UTF-8: convert it before it is sent") from None
 

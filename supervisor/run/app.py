@@ -18,6 +18,7 @@ from bus.steps.seal import StoreSeal, StoreSealed
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.lua import Rights, Scripts
 from bus.transport.wire import RedisFailed
+from bus.views.conversations import Conversations
 from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
 from host.log_stream import drain_streams
@@ -36,6 +37,7 @@ from supervisor.run.bulletin import Bulletin
 from supervisor.run.drain import drain
 from supervisor.run.operator import OBEYED, Operator
 from supervisor.run.parts import Parts
+from supervisor.run.programs import Programs
 from supervisor.run.starting import Patience, answered_while_starting
 from supervisor.run.status import StatusDesk
 from supervisor.run.supervisor_control import SupervisorControl
@@ -135,7 +137,10 @@ class _Run:
         self._parts = parts
         self._health = health
         self._desk = desk
-        self._operator = Operator(parts.pool, parts.workforce.reloading, parts.core.from_outside)
+        core = parts.core
+        self._operator = Operator(parts.pool, parts.workforce.reloading, core.from_outside)
+        conversations = Conversations(core.client, core.store.keys)
+        self._programs = Programs(core.from_outside, conversations, settings.mcp_conversations)
         self._http = http
         self._asked_to_stop = trio.Event()
         self._exit_code = 0
@@ -212,7 +217,7 @@ class _Run:
     # The control socket
 
     async def _serve_control(self) -> None:
-        commands = {"status": self._status, **self._operator.commands}
+        commands = {"status": self._status, **self._operator.commands, **self._programs.commands}
         if self._keeper is not None:
             await SupervisorControl(commands).answer_keeper(self._keeper)
         else:

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -10,15 +9,14 @@ import trio
 
 from bus.control.messages import ControlAnswer, Request
 from bus.records.outside import OutsideMessage, OutsideShow
-from bus.transport.wire import RedisFailed
 from host import stacks
 from supervisor.control.answers import raw
-from supervisor.outbound.from_outside import FromOutside, NotTakenIn, OutsideReceipt
+from supervisor.outbound.from_outside import FromOutside
 from supervisor.pool.pool import Pool
 from supervisor.pool.reloading import Reloading
+from supervisor.run.requests import answered
 from supervisor.settings.bounds import Bounds
 
-Asked = TypeVar("Asked", OutsideMessage, OutsideShow)
 OBEYED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 
 log = structlog.get_logger()
@@ -71,27 +69,8 @@ class Operator:
 
     async def _send(self, request: Request) -> ControlAnswer:
         """Queues a message from a program of the owner's own. `result`: its receipt, or the reason."""
-        return await _answered(request, OutsideMessage, self._outside.send)
+        return await answered(request, OutsideMessage, self._outside.send)
 
     async def _show(self, request: Request) -> ControlAnswer:
         """Shows what is worth nothing later. `result`: as `_send`."""
-        return await _answered(request, OutsideShow, self._outside.show)
-
-
-async def _answered(
-    request: Request, kind: type[Asked], do: Callable[[Asked], Awaitable[OutsideReceipt]]
-) -> ControlAnswer:
-    try:
-        asked = msgspec.json.decode(request.message, type=kind)
-    except msgspec.DecodeError:
-        return _not_sent("bad_message", "there is no message in this; is the program another version here?")
-    try:
-        return ControlAnswer(ok=True, result=raw(await do(asked)))
-    except NotTakenIn as problem:
-        return _not_sent(problem.reason, str(problem))
-    except RedisFailed as problem:
-        return _not_sent("redis", f"Redis takes nothing in now ({problem.reason}); with a key it may be repeated")
-
-
-def _not_sent(reason: str, text: str) -> ControlAnswer:
-    return ControlAnswer(ok=False, error=text, result=raw({"reason": reason}))
+        return await answered(request, OutsideShow, self._outside.show)

@@ -16,6 +16,7 @@ from supervisor.settings.bounds import Bounds
 from supervisor.settings.keeper import LogSettings, log_settings_of
 from supervisor.settings.key_settings import find_private_keys
 from supervisor.settings.places import memory_places_of
+from supervisor.settings.reachable import Reachable
 from supervisor.settings.recycle_limits import RecycleLimits
 from supervisor.settings.secrets import Secret
 from supervisor.settings.table import (
@@ -28,6 +29,7 @@ from supervisor.settings.table import (
     HTTP_PORT,
     KEY_CHANGE,
     MAX_CONNECTIONS,
+    MCP_CONVERSATIONS,
     MEMORY,
     MOST_WAITING,
     REDIS_MEMORY,
@@ -78,6 +80,7 @@ class SupervisorSettings:
     drain_seconds: float
     first_sync_seconds: int
     key_change: str
+    mcp_conversations: Reachable
     backup_max_age_seconds: float
     log: LogSettings
     telemetry: TelemetrySettings | NowhereToSend | None
@@ -121,6 +124,7 @@ class SupervisorSettings:
             drain_seconds=reader.required(DRAIN_SECONDS, number(0, 3600), 0.0),
             first_sync_seconds=reader.required(FIRST_SYNC_SECONDS, whole_number(0, 31_536_000), 0),
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
+            mcp_conversations=reader.optional(MCP_CONVERSATIONS, Reachable.parse) or Reachable(),
             backup_max_age_seconds=backup_max_age_seconds_of(reader),
             log=log_settings_of(reader),
             telemetry=telemetry_of(reader),

@@ -57,6 +57,7 @@ FSYNC = Setting("HASHEE_FSYNC", "second or always", default="second")
 MEMORY = Setting("HASHEE_MEMORY", "MiB, a whole number from 64 to 1048576")
 REDIS_MEMORY = Setting("HASHEE_REDIS_MEMORY", "MiB, a whole number from 24 to 1048576")
 FIRST_SYNC_SECONDS = Setting("HASHEE_FIRST_SYNC_SECONDS", "seconds, 0 to 31536000", default="86400")
+MCP_CONVERSATIONS = Setting("HASHEE_MCP_CONVERSATIONS", "ids of conversations with commas between them, or all")
 ALL_SETTINGS = (
     AGENT_ID,
     AGENT_TOKEN,
@@ -101,6 +102,7 @@ ALL_SETTINGS = (
     DRAIN_SECONDS,
     FIRST_SYNC_SECONDS,
     KEY_CHANGE,
+    MCP_CONVERSATIONS,
     LOG_LEVEL,
     LOG_FORMAT,
     *LLM_SETTINGS,

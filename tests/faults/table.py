@@ -430,6 +430,10 @@ STEPS: dict[str, tuple[str, ...]] = {
     "the line of a command, or of an owner's program: whatever is no answer is NoAnswer, which says why (tests/supervisor/control/test_control_socket.py, tests/workers/test_outside.py)": (
         "bus/control/client.py:ControlLine._next_line",
     ),
+    "asks the agent for a program by MCP: one that is away, or takes nothing in, is asked again within its time, and refusals are told (tests/supervisor/cli/test_mcp.py, tests/test_mcp_server.py)": (
+        "supervisor/cli/mcp/agent_line.py:AgentLine.ask",
+        "supervisor/cli/mcp/server.py:Tools._answer",
+    ),
     "a command that shows something as long as it is told to: Redis that is away ends it with a word, and what it shows ends by itself (tests/test_from_outside.py)": (
         "supervisor/cli/outside/typing.py:_type",
         "supervisor/cli/outside/stream.py:_Shown.read_all",

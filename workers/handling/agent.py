@@ -16,7 +16,18 @@ from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGro
 from workers.errors import BadHandler, CannotStart
 from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, Row, Table, bind, state_row
 from workers.handling.commands import commands_of, help_on
-from workers.handling.routing import Course, Handler, OfCommand, OfEvent, OfEvery, Registration, Router, Routes
+from workers.handling.outside_questions import is_ours, outside_questions
+from workers.handling.routing import (
+    Course,
+    Handler,
+    OfCommand,
+    OfEvent,
+    OfEvery,
+    OfReminder,
+    Registration,
+    Router,
+    Routes,
+)
 from workers.kept.state import StateShape
 from workers.llm.model import LLM
 
@@ -73,6 +84,9 @@ class Agent(Router):
         self._built_in = Routes()
         """What it has by itself: its owner's commands come first."""
 
+        self._of_runtime = Routes()
+        """What the runtime asks and does on behalf of others than who writes."""
+
         self._bindings: list[Binding] = []
         _check_policies(when_busy, most_waiting, when_full, (refusal, apology))
         if groups not in get_args(InGroups):
@@ -85,6 +99,8 @@ class Agent(Router):
             apology=apology,
             groups=groups,
         )
+        for registration in outside_questions()._all():
+            self._of_runtime.add(self._handler_of(registration))
         if llm is not None:
             for registration in commands_of(llm.commands, self._help)._all():
                 self._built_in.add(self._handler_of(registration))
@@ -113,7 +129,7 @@ class Agent(Router):
         Raises BadReminder for data that is not what the handler asks for.
         """
         if kind != "message":
-            return self._routes.course_of_placed(message, kind)
+            return self._of_runtime.course_of_placed(message, kind) or self._routes.course_of_placed(message, kind)
         course = self._routes.course_of(message)
         if not self._built_in.handlers or (course is not None and isinstance(course.handler.match, OfCommand)):
             return course
@@ -121,7 +137,7 @@ class Agent(Router):
 
     def course_named(self, name: str, message: InboundMessage) -> Course | None:
         """Returns what is called when the handler with this name goes on with a message; None if it is gone."""
-        return self._routes.course_named(name, message)
+        return self._of_runtime.course_named(name, message) or self._routes.course_named(name, message)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:
@@ -154,8 +170,10 @@ class Agent(Router):
                     raise CannotStart(f"{binding.name} asks for {kind.__name__}, and lifespan yields {found}")
 
     def _bind(self, registration: Registration) -> None:
-        handler = self._handler_of(registration)
         match = registration.match
+        if isinstance(match, OfReminder) and (taken := [name for name in match.names if is_ours(name)]):
+            raise BadHandler(f"a reminder called {taken[0]} is the runtime's own: take another name")
+        handler = self._handler_of(registration)
         self._routes.add(handler)
         self._bindings.append(handler.binding)
         if isinstance(match, OfEvery):

@@ -297,6 +297,17 @@ class BlockingChat:
     @overload
     def ask(
         self,
+        what: Approval,
+        kind: type[Answer],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+    ) -> Answer: ...
+
+    @overload
+    def ask(
+        self,
         what: Form,
         *,
         timeout: timedelta = A_DAY,

@@ -232,6 +232,17 @@ class Chat:
     @overload
     async def ask(
         self,
+        what: Approval,
+        kind: type[Answer],
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+    ) -> Answer: ...
+
+    @overload
+    async def ask(
+        self,
         what: Form,
         *,
         timeout: timedelta = A_DAY,
@@ -273,7 +284,7 @@ class Chat:
     ) -> object:
         """Asks whoever wrote (or `who`: one user id, or several), and returns the answer. Raises NoAnswer, TooManyWaits, BadAsk.
 
-        A text is answered by that person's next text, as one of `kind` (int, date, …); an Approval by True or False; a Form or a Struct class
+        A text is answered by that person's next text, as one of `kind` (int, date, …); an Approval by True or False, or as an Answer if that is the `kind`; a Form or a Struct class
         by its values, an App by an Answer. What does not fit is asked again, with the words `again`. Until the answer comes the handler does not run: it runs
         again from its first line then, in any worker, and what it has said and noted is known (docs/handlers.md). `timeout`: how long the
         question is open, at most 30 days. `key`: a name for the question, for a handler that asks concurrently or whose words change.

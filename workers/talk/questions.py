@@ -46,7 +46,7 @@ class Question(msgspec.Struct, frozen=True):
         if isinstance(what, str):
             return cls(what, kind)
         if isinstance(what, Approval):
-            return cls(what, bool)
+            return cls(what, Answer if kind is Answer else bool)
         if isinstance(what, Form):
             return cls(what, what.fields if isinstance(what.fields, type) else dict[str, object])
         if isinstance(what, App):
@@ -102,10 +102,11 @@ class Question(msgspec.Struct, frozen=True):
     def answer(self, given: Given) -> object:
         """Returns the answer as what was asked for. Raises Misfit."""
         said = given.said
+        if self.kind is Answer and not isinstance(self.what, str):
+            kind = self.what.ui if isinstance(self.what, App) else self.asked
+            return Answer(card_id=given.card_id, sender_id=given.sender_id, payload=said, kind=kind)
         if isinstance(self.what, Approval):
             return said.get("decision") == "approved"
-        if isinstance(self.what, App):
-            return Answer(card_id=given.card_id, sender_id=given.sender_id, payload=said, kind=self.what.ui)
         found = said.get("text") if self.asked == "text" else said.get("values")
         if isinstance(found, str) and self.kind is not str:
             found = found.strip()

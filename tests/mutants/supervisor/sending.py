@@ -19,6 +19,22 @@ SENDING = (
         ("what_was_said_counts", "    return message.text, message.markdown\n", "    return ()\n"),
     ),
     *of(
+        module("outbound/from_outside"), tests("supervisor/run/test_programs"),
+        ("only_who_takes_part_is_asked", "if not who or (kind != GROUP and who != person):", "if not who:"),
+        ("an_answer_is_told_where_it_was_asked", "return answer if answer.conversation_id == wanted.conversation_id else None", "return answer"),
+        ("a_question_has_an_end", "if not 1 <= question.seconds <= MOST_ASKED_SECONDS:", "if False:"),
+    ),
+    *of(
+        module("run/programs"), tests("supervisor/run/test_programs"),
+        ("programs_reach_what_is_named", "if conversation_id not in self._reachable:", "if False:"),
+        ("programs_without_a_right_list_nothing", "if not self._reachable:", "if False:"),
+        ("programs_send_texts_alone", "return await self._outside.send(text)", "return await self._outside.send(message)"),
+    ),
+    *of(
+        module("settings/reachable"), tests("supervisor/run/test_programs"),
+        ("all_stands_alone", "if ALL in names or not", "if not"),
+    ),
+    *of(
         module("outbound/stream_ends"), tests("supervisor/outbound/test_from_outside"),
         ("what_has_no_run_ends", "return quiet_seconds >= self._pauses.stream_orphaned", "return False"),
     ),
