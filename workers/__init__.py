@@ -44,12 +44,15 @@ from workers.errors import (
     OutcomeUnknown,
     Retry,
     StateBeforeAsk,
+    StateInTool,
     StateTooLarge,
     StoreAfterWords,
     StoreFull,
+    StoreInTool,
     StoreLimit,
     StoreMixed,
     TextTooLong,
+    ToolError,
     TooManyReminders,
     TooManyWaits,
     WaitsFull,
@@ -65,7 +68,7 @@ from workers.handling.blocking import (
 )
 from workers.handling.context import JobContext
 from workers.handling.routing import Router
-from workers.kept.history import History, Turn
+from workers.kept.history import History, ToolUse, Turn
 from workers.kept.store import Store
 from workers.llm.model import LLM
 from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
@@ -137,16 +140,20 @@ __all__ = [
     "Router",
     "Sent",
     "StateBeforeAsk",
+    "StateInTool",
     "StateTooLarge",
     "Store",
     "StoreAfterWords",
     "StoreFull",
+    "StoreInTool",
     "StoreLimit",
     "StoreMixed",
     "Stream",
     "TextTooLong",
     "TooManyReminders",
     "TooManyWaits",
+    "ToolError",
+    "ToolUse",
     "Turn",
     "WaitsFull",
 ]

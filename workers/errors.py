@@ -148,6 +148,28 @@ class StateBeforeAsk(HandlerError):
         super().__init__("change the state after the last ask: what was changed before it would be lost")
 
 
+class StateInTool(HandlerError):
+    """A tool has changed the state: a later run of the message finds its result, does not run it again, and would not have the change."""
+
+    reason = "state_in_tool"
+    is_final = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a tool only reads the state: have it change the store at once (store.change), or return what the handler is to change"
+        )
+
+
+class StoreInTool(HandlerError):
+    """A tool writes the store with the end of the job, which a later run that finds the tool's result would not do."""
+
+    reason = "store_in_tool"
+    is_final = True
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"in a tool use store.change(key, function), which is written at once, not store.{method}")
+
+
 class Diverged(HandlerError):
     """A handler that goes on with an answer did not ask that question again: its code is another than the one that asked."""
 

@@ -21,6 +21,10 @@ LLM_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 LATENESS_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400)
 LLM_TOKEN_KINDS = frozenset({"prompt", "completion"})
 MOST_MODELS = 20
+MOST_TOOLS = 50
+"""Whose names are label values: a server may have any number of tools, and the rest are `other`."""
+CALLS_ENDED = frozenset({"done", "error", "refused", "unanswered", "unknown"})
+APPROVALS_ENDED = frozenset({"asked", "granted", "refused", "unanswered"})
 LLM_METRICS = frozenset({"business_llm_duration_ms", "business_llm_first_token_seconds", "business_llm_tokens"})
 OTHER = "other"
 
@@ -40,26 +44,7 @@ class Metrics:
         self.decrypt_failure = Counter(
             "hashee_decrypt_failure", "Messages that could not be read", ["reason"], registry=registry
         )
-        self._llm_duration = Histogram(
-            "business_llm_duration_ms",
-            "Duration of a language model's answer, in milliseconds",
-            ["model"],
-            buckets=LLM_BUCKETS_MS,
-            registry=registry,
-        )
-        self._llm_first_token = Histogram(
-            "business_llm_first_token_seconds",
-            "From a question to a language model to the first piece of its answer",
-            ["model"],
-            buckets=LLM_FIRST_TOKEN_BUCKETS,
-            registry=registry,
-        )
-        self._llm_tokens = Counter(
-            "business_llm_tokens",
-            "Tokens that a language model read (prompt) and wrote (completion)",
-            ["model", "kind"],
-            registry=registry,
-        )
+        self._add_models(registry)
         self.job_attempts = Counter(
             "hashee_job_attempt",
             "Runs of a handler that ended, by outcome: done, failed",
@@ -175,6 +160,41 @@ class Metrics:
         self._models: set[str] = set()
         self.received = self.sent = 0
 
+    def _add_models(self, registry: CollectorRegistry) -> None:
+        self._llm_duration = Histogram(
+            "business_llm_duration_ms",
+            "Duration of a language model's answer, in milliseconds",
+            ["model"],
+            buckets=LLM_BUCKETS_MS,
+            registry=registry,
+        )
+        self._llm_first_token = Histogram(
+            "business_llm_first_token_seconds",
+            "From a question to a language model to the first piece of its answer",
+            ["model"],
+            buckets=LLM_FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self._llm_tokens = Counter(
+            "business_llm_tokens",
+            "Tokens that a language model read (prompt) and wrote (completion)",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self._tool_calls = Counter(
+            "business_tool_calls",
+            "Tools that a language model called, by how it ended: done, error, refused or unanswered (by a person), unknown",
+            ["tool", "outcome"],
+            registry=registry,
+        )
+        self._approvals = Counter(
+            "business_approvals",
+            "What people were asked before a tool runs, and said: asked, granted, refused, unanswered",
+            ["outcome"],
+            registry=registry,
+        )
+        self._tools: set[str] = set()
+
     def _add_messages(self, registry: CollectorRegistry) -> None:
         """Adds the metrics that each message changes."""
         self._inbound = Counter(
@@ -288,6 +308,17 @@ class Metrics:
                 self._llm_tokens.labels(model, _bounded(labels.get("kind", OTHER), LLM_TOKEN_KINDS)).inc(
                     max(0.0, value)
                 )
+            case "business_tool_calls":
+                outcome = _bounded(labels.get("outcome", OTHER), CALLS_ENDED)
+                self._tool_calls.labels(self._tool(labels.get("tool", "")), outcome).inc()
+            case "business_approvals":
+                self._approvals.labels(_bounded(labels.get("outcome", OTHER), APPROVALS_ENDED)).inc()
+
+    def _tool(self, name: str) -> str:
+        if not name or (name not in self._tools and len(self._tools) >= MOST_TOOLS):
+            return OTHER
+        self._tools.add(name)
+        return name
 
     def _model(self, name: str) -> str:
         if name not in self._models and len(self._models) >= MOST_MODELS:

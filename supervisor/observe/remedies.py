@@ -106,6 +106,14 @@ DEAD: Mapping[str, Remedy] = {
         "the handler left more than 64 KiB in the state of its conversation; the former state stays",
         "keep less in it, hashee-agent reload, then retry",
     ),
+    "state_in_tool": Remedy(
+        "a tool of a language model has changed the state, which a later run of the message would not have",
+        "let the tool change the store (store.change), or return what the handler is to change; hashee-agent reload, then retry",
+    ),
+    "store_in_tool": Remedy(
+        "a tool of a language model has written the store with the end of the message (set, add)",
+        "let it use store.change, which is written at once; hashee-agent reload, then retry",
+    ),
     "store_limit": Remedy(
         "the handler gave the store a key or a value that it does not take",
         "the log says which bound; mend the handler, hashee-agent reload, then retry",

@@ -408,6 +408,11 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/llm/endpoint.py:_pass_on",
         "workers/llm/model.py:_pieces",
     ),
+    "the rounds of a model's answer, each a turn that is noted; they have their number (tests/workers/tools/test_functions.py)": (
+        "workers/llm/model.py:LLM.reply",
+        "workers/llm/model.py:LLM.complete",
+        "workers/llm/model.py:LLM.stream.ask",
+    ),
     "before there is any part: waits for Redis, whatever it answers (RedisFailed), and says so (tests/supervisor/run/test_starting.py)": (
         "supervisor/run/app.py:_wait_for_redis",
         "supervisor/run/app.py:open_store",

@@ -175,6 +175,7 @@ class Stage:
     transcript: list[Heard] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     is_beside_another_version: bool = False
+    conversation_type: str = "h2a"
     outcomes: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
 
@@ -221,7 +222,7 @@ class Stage:
         message = InboundMessage(
             message_id=f"{CONVERSATION}-{self.seq}",
             conversation_id=CONVERSATION,
-            conversation_type="h2a",
+            conversation_type=self.conversation_type,
             sender_id=who,
             sender_type="human",
             payload=dict(payload),

@@ -4,17 +4,18 @@ A handler with a fault is refused when it is registered, not when the first mess
 """
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
+import trio
 
 from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.errors import BadHandler, CannotStart
-from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, Row, Table, bind, state_row
+from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, OpenTools, Row, Table, bind, state_row
 from workers.handling.commands import commands_of, help_on
 from workers.handling.outside_questions import is_ours, outside_questions
 from workers.handling.routing import (
@@ -28,13 +29,17 @@ from workers.handling.routing import (
     Router,
     Routes,
 )
+from workers.handling.tooling import NO_TOOL_OF, FunctionTool, ToolSettings, function_tool
 from workers.kept.state import StateShape
 from workers.llm.model import LLM
+from workers.tools.tool import OpensTools, Tool
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
 MOST_WAITING_EVER = 10_000
 MOST_POLICY_CHARACTERS = 2000
+MOST_THREADS = 32
+"""In which tools run at once that are not async; one that hangs keeps its thread."""
 
 
 class Agent(Router):
@@ -42,7 +47,7 @@ class Agent(Router):
 
     `lifespan` is a function that gives an async context manager: entered before the first job and left after the last one,
     in each worker process, for connections that all jobs share. What it yields handlers ask for by type.
-    `llm`: the language model; handlers ask for `llm: LLM`, and what is said is kept for it.
+    `llm`: the language model; handlers ask for `llm: LLM`, and what is said is kept for it. `mcp`: servers whose tools it may call.
     `state`: a msgspec.Struct class of which each conversation has a value; handlers ask for it by its type, and what they change in it is
     written with the job's end. `history`: what is said is kept for `chat.history()`, also where no handler asks for `history: History`.
     `when_busy`: a message that comes while another of its conversation is handled waits for it (`queue`), cancels it
@@ -63,6 +68,7 @@ class Agent(Router):
         *,
         lifespan: Lifespan | None = None,
         llm: LLM | None = None,
+        mcp: Sequence[OpensTools] = (),
         state: type[msgspec.Struct] | None = None,
         history: bool = False,
         when_busy: Busy = "queue",
@@ -78,6 +84,10 @@ class Agent(Router):
         rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
         self.llm = llm
         rows = rows if llm is None else (*rows, LLM_ROW)
+        if mcp and llm is None:
+            raise BadHandler(NO_TOOL_OF)
+        self._mcp = tuple(mcp)
+        self._tools: list[FunctionTool] = []
         self._table = Table(rows=rows, shared=_yielded_by(lifespan))
         self._has_history = history
         self._routes = Routes()
@@ -149,8 +159,9 @@ class Agent(Router):
             async with self._owners_lifespan() as shared:
                 yield shared
             return
-        async with self.llm.opened() as opened, self._owners_lifespan() as shared:
-            yield (*shared, opened)
+        async with self.llm.opened() as opened, self._owners_lifespan() as shared, AsyncExitStack() as stack:
+            sources = [await stack.enter_async_context(one.opened()) for one in self._mcp]
+            yield (*shared, opened, OpenTools(self._tools, sources, trio.CapacityLimiter(MOST_THREADS)))
 
     @asynccontextmanager
     async def _owners_lifespan(self) -> AsyncIterator[tuple[object, ...]]:
@@ -163,13 +174,30 @@ class Agent(Router):
             yield shared
 
     def _check_shared(self, shared: tuple[object, ...]) -> None:
-        for binding in self._bindings:
-            for kind in binding.shared:
-                if not any(isinstance(value, kind) for value in shared):
-                    found = ", ".join(type(value).__name__ for value in shared) or "nothing"
-                    raise CannotStart(f"{binding.name} asks for {kind.__name__}, and lifespan yields {found}")
+        asks = [(one.name, kind) for one in self._bindings for kind in one.shared]
+        asks += [(one.tool.name, kind) for one in self._tools for kind in one.shared]
+        for name, kind in asks:
+            if not any(isinstance(value, kind) for value in shared):
+                found = ", ".join(type(value).__name__ for value in shared) or "nothing"
+                raise CannotStart(f"{name} asks for {kind.__name__}, and lifespan yields {found}")
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The functions that the language model may call, in the order in which they were registered."""
+        return tuple(one.tool for one in self._tools)
+
+    def _bind_tool(self, registration: Registration) -> None:
+        if self.llm is None:
+            raise BadHandler(f"{registration.name}: {NO_TOOL_OF}")
+        tool = function_tool(registration.function, registration.tool or ToolSettings(), self._table)
+        if any(one.tool.name == tool.tool.name for one in self._tools):
+            raise BadHandler(f"{registration.name}: there is a tool {tool.tool.name!r} already: tool(name=…)")
+        self._tools.append(tool)
 
     def _bind(self, registration: Registration) -> None:
+        if registration.kind == "tool":
+            self._bind_tool(registration)
+            return
         match = registration.match
         if isinstance(match, OfReminder) and (taken := [name for name in match.names if is_ours(name)]):
             raise BadHandler(f"a reminder called {taken[0]} is the runtime's own: take another name")

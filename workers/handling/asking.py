@@ -9,10 +9,11 @@ import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Any, Literal, Protocol, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 import msgspec.inspect
+import trio
 
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
@@ -26,13 +27,15 @@ from workers.kept.store import Store
 from workers.llm.model import LLM, OpenLLM
 from workers.talk.answers import Answer, answer_of
 from workers.talk.chat import Chat
+from workers.tools.calls import TellFailed, ToolCalls, tell_nobody
+from workers.tools.tool import Tool, ToolSource
 
 OwnersFunction: TypeAlias = Callable[..., object] | Callable[..., Awaitable[object]]
 
-Occasion: TypeAlias = Literal["message", "answer", "event", "reminder", "error", "around"]
-"""Why a function is called: a message (of a command too), an answer to a card, an event, a reminder, another's exception, around another."""
+Occasion: TypeAlias = Literal["message", "answer", "event", "reminder", "error", "around", "tool"]
+"""Why a function is called: a message (of a command too), an answer to a card, an event, a reminder, another's exception, around another, by a model."""
 
-EVERY: frozenset[Occasion] = frozenset({"message", "answer", "event", "reminder", "error", "around"})
+EVERY: frozenset[Occasion] = frozenset({"message", "answer", "event", "reminder", "error", "around", "tool"})
 FROM_A_TEXT = (
     *(msgspec.inspect.StrType, msgspec.inspect.IntType, msgspec.inspect.FloatType, msgspec.inspect.DecimalType),
     *(msgspec.inspect.BoolType, msgspec.inspect.EnumType, msgspec.inspect.LiteralType, msgspec.inspect.UUIDType),
@@ -52,7 +55,7 @@ class Present:
 
     `named`: values with a name of their own (groups of `when`, what stands behind a command). `shared`: what `lifespan` yielded.
     `keeping`: what is kept of the conversation. `loaded`: what rows have loaded for this run, by the row's name. `error`: what a handler
-    raised, for the function that takes it. `has_words`: whether the run has said something.
+    raised, for the function that takes it. `has_words`: whether the run has said something. `tell_failed` hears which tool has failed, and how.
     """
 
     message: InboundMessage
@@ -64,6 +67,7 @@ class Present:
     shared: tuple[object, ...] = ()
     loaded: dict[str, object] = field(default_factory=dict)
     error: BaseException | None = None
+    tell_failed: TellFailed = tell_nobody
 
 
 Make: TypeAlias = Callable[[Present], object]
@@ -142,7 +146,44 @@ ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 def _llm_of(at: Present) -> LLM:
     """Returns the LLM of a run: that which was opened with the agent's lifespan, bound to it."""
     opened = next(one for one in at.shared if isinstance(one, OpenLLM))
-    return opened.for_run(at.chat, at.job.thread, at.job.messages, at.job.observe)
+    return opened.for_run(at.chat, at.job.thread, at.job.messages, at.job.observe, _calls_of(at))
+
+
+class BoundLater(Protocol):
+    """A function as a tool, for all runs (workers/handling/tooling.py)."""
+
+    def for_run(self, present: Present, threads: trio.CapacityLimiter) -> Tool: ...
+
+
+@dataclass(frozen=True)
+class OpenTools:
+    """All tools of an agent in a worker: its functions, and what servers have. `threads`: for functions that are not async."""
+
+    functions: Sequence[BoundLater]
+    sources: Sequence[ToolSource]
+    threads: trio.CapacityLimiter
+
+    def for_run(self, present: Present) -> Callable[[], Sequence[Tool]]:
+        """Returns what says which tools one run has now."""
+        functions = [one.for_run(present, self.threads) for one in self.functions]
+        return lambda: [*functions, *(tool for source in self.sources for tool in source.tools())]
+
+
+def _calls_of(at: Present) -> ToolCalls:
+    """Returns what runs the tools that a run's model calls."""
+    tools = next((one for one in at.shared if isinstance(one, OpenTools)), None)
+    return ToolCalls(
+        thread=at.job.thread,
+        chat=at.chat,
+        message=at.message,
+        observe=at.job.observe,
+        tools=_no_tools if tools is None else tools.for_run(at),
+        tell_failed=at.tell_failed,
+    )
+
+
+def _no_tools() -> Sequence[Tool]:
+    return ()
 
 
 LLM_ROW = Row(kinds=(LLM, BlockingLLM), name="llm", make=_llm_of, make_blocking=lambda at: BlockingLLM(_llm_of(at)))
@@ -281,7 +322,7 @@ class _Asking:
             self.take(parameter, row)
         elif self.table.has_shared(annotation) and parameter.default is parameter.empty:
             self.shared.append(annotation)
-            self.makers[parameter.name] = _shared(annotation)
+            self.makers[parameter.name] = shared_of(annotation)
         else:
             return False
         return True
@@ -342,7 +383,7 @@ def bind(
     `groups`: the names of values that it has to ask for, `offered`: of those that it may.
     """
     name = name_of(function)
-    signature = _signature_of(function, name)
+    signature = signature_of(function, name)
     asking = _Asking(name, is_async(function), table, on, (*groups, *offered))
     parameters = signature.parameters.values()
     left = [one for one in parameters if one.kind not in STARRED and not asking.ask(one)]
@@ -403,7 +444,8 @@ def _named(name: str, default: object) -> Make:
     return make
 
 
-def _shared(kind: type) -> Make:
+def shared_of(kind: type) -> Make:
+    """Returns what finds a value that `lifespan` has yielded."""
     return lambda at: next(value for value in at.shared if isinstance(value, kind))
 
 
@@ -425,7 +467,7 @@ def _alternatives(annotation: object) -> tuple[object, ...]:
     return (annotation,)
 
 
-def _signature_of(function: OwnersFunction, name: str) -> inspect.Signature:
+def signature_of(function: OwnersFunction, name: str) -> inspect.Signature:
     """Returns the signature with evaluated annotations; what cannot be evaluated stays a text. Raises BadHandler."""
     if not callable(function):
         raise BadHandler(f"{name} cannot be called")

@@ -45,7 +45,8 @@ class RunEnvironment:
 
     `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound, `tell_caught` by which
     exception one was unwound that caught it and went on, `hangs` what a run leaves whose handler does not end although it waits, and in which task.
-    `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier.
+    `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier. `tell_tool_failed` hears by which exception which tool of
+    a job's model has failed.
     """
 
     agent: Agent
@@ -58,6 +59,7 @@ class RunEnvironment:
     tell_caught: Callable[[Job, BaseException], None] = lambda _job, _error: None
     hangs: "Callable[[Job, Ended, trio.lowlevel.Task], Awaitable[None]] | None" = None
     deadline: float = math.inf
+    tell_tool_failed: Callable[[Job, str, BaseException], None] = lambda _job, _name, _error: None
 
 
 async def _nothing_to_tell() -> None:
@@ -349,6 +351,7 @@ class _Begun:
             has_words=lambda: sending.has_words,
             named=self.course.named,
             shared=self.environment.shared,
+            tell_failed=partial(self.environment.tell_tool_failed, job),
         )
 
     async def _invoke(self, binding: Binding, present: Present) -> None:

@@ -6,11 +6,11 @@ all other messages.
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -19,8 +19,10 @@ from bus.records.records import InboundMessage, JobKind
 from bus.records.timers import EVERY
 from workers.errors import BadHandler, BadReminder
 from workers.handling.asking import Binding, Occasion, OwnersFunction, is_async, name_of
+from workers.handling.tooling import ToolSettings
 from workers.talk.payloads import ANSWERS
 from workers.talk.reminding import check_name
+from workers.tools.tool import TIMEOUT_SECONDS, Sensitivity
 
 Function = TypeVar("Function", bound=OwnersFunction)
 Around = TypeVar("Around", bound=Callable[..., AsyncIterator[None] | AbstractAsyncContextManager[object]])
@@ -33,6 +35,7 @@ COMMAND = re.compile(r"\w[\w-]{0,31}")
 BEHIND_A_COMMAND = "args"
 SHORTEST, LONGEST = timedelta(seconds=10), timedelta(days=366)
 DATA = "data"
+DEFAULT_TIMEOUT: Final = timedelta(seconds=TIMEOUT_SECONDS)
 OF_MESSAGES: frozenset[Occasion] = frozenset({"message", "answer"})
 """On these occasions a function takes what people send. The others are no payload type: nobody can send a reminder."""
 
@@ -166,13 +169,14 @@ class Registration:
     """A function as it was registered. `rank`: those of a lower one are asked first. `payload_types`: none stands for all."""
 
     function: OwnersFunction
-    kind: Literal["handler", "error", "around"]
+    kind: Literal["handler", "error", "around", "tool"]
     router: "Router"
     on: Occasion
     rank: int = 0
     payload_types: tuple[str, ...] = ()
     match: Match | None = None
     errors: tuple[type[Exception], ...] = ()
+    tool: ToolSettings | None = None
 
     @property
     def name(self) -> str:
@@ -327,6 +331,52 @@ class Router:
             return function
 
         return register
+
+    @overload
+    def tool(self, function: Function) -> Function: ...
+
+    @overload
+    def tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        sensitivity: Sensitivity = "low",
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        approvers: Sequence[str] = (),
+    ) -> Callable[[Function], Function]: ...
+
+    def tool(
+        self,
+        function: Any = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        sensitivity: Sensitivity = "low",
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        approvers: Sequence[str] = (),
+    ) -> Any:
+        """Registers a function that the language model may call: with the docstring for a description, and a schema of what it takes.
+
+        What it asks for by type it is given as a handler. It returns what the model is told: a text, or what becomes JSON; `ToolError("…")` tells it why
+        there is nothing. `sensitivity`: `low` nobody is asked; `medium` a person approves it once in 24 hours; `high` each time, and it runs at
+        most once for a call. `approvers`: the ids of who may approve, else who wrote. `timeout`: it is ended then. Raises BadHandler.
+        """
+        if isinstance(approvers, str):
+            raise BadHandler("tool(approvers=[…]) takes the ids of users")
+        settings = ToolSettings(
+            name=name,
+            description=description,
+            sensitivity=sensitivity,
+            timeout=timeout,
+            approvers=tuple(approvers),
+        )
+
+        def register(function: Function) -> Function:
+            self._add(Registration(function=function, kind="tool", router=self, on="tool", tool=settings))
+            return function
+
+        return register if function is None else register(function)
 
     def around(self, function: Around) -> Around:
         """Registers an async generator with one `yield` (or what gives an async context manager) that is entered around each handler."""

@@ -2,6 +2,7 @@
 
 from bus.steps.thread_steps import Effect
 from bus.transport.lua import Argument
+from workers.kept.within import within
 
 
 class Effects:
@@ -12,7 +13,10 @@ class Effects:
 
     def add(self, operation: str, first: Argument = "", second: Argument = "", third: Argument = "") -> None:
         """Adds an operation of settle.lua with its words."""
-        self._effects.append((operation, first, second, third))
+        effect = (operation, first, second, third)
+        self._effects.append(effect)
+        if (call := within()) is not None:
+            call.effects.append(effect)
 
     def undo(self) -> None:
         """Drops all of them: the handler that left them has failed."""

@@ -15,15 +15,35 @@ MOST_TURNS = 200
 """That a handler is given. Kept are 100 exchanges (a message and what was said to it), for 30 days, within 256 KiB (bus/scripts/_library.lua)."""
 MOST_TURN_BYTES = 16 * 1024
 """Of a turn's text; the rest is cut off. Ten pages: more of one message helps no model, and it is kept for 30 days."""
+MOST_TOOL_BYTES = 4 * 1024
+"""Of a tool's arguments, and of its result: enough to go on from, and a model that needs the rest calls it again."""
+CUT_OFF = " […]"
 MOST_EXCHANGE_BYTES = 64 * 1024
 """Of all texts of an exchange, of which each has the same share."""
+
+
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that the model has called, and what came of it. `arguments`: JSON.
+
+    `approved_by`, `approved_ms`: who has approved the tool with this fingerprint for a day, and when (ms of Unix time).
+    """
+
+    name: str
+    arguments: str
+    result: str
+    approved_by: str = ""
+    approved_ms: int = 0
+    fingerprint: str = ""
+
+    def __repr__(self) -> str:
+        return f"ToolUse(name={self.name!r}, …)"
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that was said. `role`: `user` for people and other agents, `assistant` for this agent.
 
     `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
-    `at_ms`: when (ms of Unix time).
+    `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words.
     """
 
     role: Literal["user", "assistant"]
@@ -33,6 +53,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message_id: str = ""
     at_ms: int = 0
     is_cut: bool = False
+    tools: list[ToolUse] = []
 
     def __repr__(self) -> str:
         return f"Turn(role={self.role!r}, message_id={self.message_id!r}, …)"
@@ -70,7 +91,7 @@ class History(Sequence[Turn]):
     @property
     def messages(self) -> list[dict[str, str]]:
         """The turns as a language model takes them: `{"role": …, "content": …}`."""
-        return [{"role": turn.role, "content": turn.text} for turn in self._turns]
+        return [{"role": turn.role, "content": turn.text} for turn in self._turns if turn.text or not turn.tools]
 
     def last(self, count: int) -> "History":
         """Returns the `count` newest turns."""
@@ -112,9 +133,20 @@ _EXCHANGE = msgspec.msgpack.Decoder(list[Turn])
 
 
 def _cut(turn: Turn, most_bytes: int) -> Turn:
+    if turn.tools:
+        most = min(MOST_TOOL_BYTES, most_bytes // (2 * len(turn.tools)))
+        return msgspec.structs.replace(turn, tools=[_cut_use(use, most) for use in turn.tools])
     if len(turn.text) * 4 <= most_bytes or len(whole := turn.text.encode()) <= most_bytes:
         return turn
     return msgspec.structs.replace(turn, text=whole[:most_bytes].decode(errors="ignore"), is_cut=True)
+
+
+def _cut_use(use: ToolUse, most_bytes: int) -> ToolUse:
+    """Returns a call with its result cut to its share; arguments of which a part would be no JSON are left out."""
+    arguments = use.arguments if len(use.arguments.encode()) <= most_bytes else "{}"
+    whole = use.result.encode()
+    result = use.result if len(whole) <= most_bytes else whole[:most_bytes].decode(errors="ignore") + CUT_OFF
+    return msgspec.structs.replace(use, arguments=arguments, result=result)
 
 
 def _word_for(payload: Mapping[str, object]) -> str:

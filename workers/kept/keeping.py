@@ -6,10 +6,19 @@ Read when a handler asks for it, once a run; written with the job's end, or not 
 import time
 from collections.abc import Mapping, Sequence
 
-from bus.records.records import BadRecord, InboundMessage, Job, NewerRecord, Reply
+from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Reply
 from bus.steps.thread_steps import Effect
 from workers.errors import BadState, HistoryNotKept, StateBeforeAsk
-from workers.kept.history import MOST_TURNS, History, Turn, decode_exchange, encode_exchange, turn_of, turn_of_reply
+from workers.kept.history import (
+    MOST_TURNS,
+    History,
+    ToolUse,
+    Turn,
+    decode_exchange,
+    encode_exchange,
+    turn_of,
+    turn_of_reply,
+)
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.state import RunningState, StateShape
 from workers.kept.store import StoreRun
@@ -68,6 +77,10 @@ class Keeping:
         if self._state is not None and self._state.changed() is not None:
             raise StateBeforeAsk
 
+    def changed_state(self) -> bytes | None:
+        """Returns the state as this run has changed it; None if it has not. Raises StateTooLarge, BadState."""
+        return None if self._state is None else self._state.changed()
+
     async def _body(self) -> bytes | None:
         if not self._reads_both or self._history is not None:
             return await self._keeper.read_state(self._job)
@@ -102,6 +115,11 @@ class Keeping:
             turn = self._noted.get(place) or turn_of_reply(reply, _now_ms())
             if turn is not None:
                 self._said[place] = turn
+
+    def said_tools(self, name: str, uses: Sequence[ToolUse]) -> None:
+        """Hears which tools a turn of the model has called, and what came of it: all of them are kept together."""
+        if self.has_history:
+            self._said.setdefault(name, Turn(role="assistant", text="", tools=list(uses), at_ms=_now_ms()))
 
     async def note_said(self, place: str) -> None:
         """Writes down what is said at a place, before it is sent while the handler goes on: a later run may have other words for it.
@@ -138,11 +156,16 @@ class Keeping:
         state = [] if body is None else [self._keeper.state_effect(self._job, body)]
         return [*self.store.effects(), *state, *self.exchange()]
 
+    def _was_said(self, message: InboundMessage) -> bool:
+        """Returns whether somebody has said it: nobody a reminder; a thread that nobody has answered goes on with what somebody said."""
+        is_of_somebody = message.payload.get("type") not in (None, *PLACED_KINDS)
+        return self._job.kind == "message" or (bool(self._job.continues) and is_of_somebody)
+
     def exchange(self) -> list[Effect]:
         """Returns what the job's end is to write of what was said, also that of a run that was superseded."""
         if not self.has_history:
             return []
-        heard = self._messages if self._job.kind == "message" else ()  # nobody said a reminder
+        heard = [one for one in self._messages if self._was_said(one)]
         turns = [turn_of(message, self._job.accepted_ms) for message in heard]
         turns += [*self._said.values(), *(turn for place, turn in self._noted.items() if place not in self._said)]
         if not turns:

@@ -27,6 +27,7 @@ from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, Store
 from workers.kept.effects import Effects
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
+from workers.kept.within import within
 
 # What was done is to be known to the next run, also of a handler that is cancelled meanwhile; Redis may be away, and must not hold us for ever.
 LAST_NOTE_SECONDS = 2.0
@@ -114,6 +115,8 @@ class ThreadRun:
 
     def name(self, base: str) -> str:
         """Returns the name of the next thing of this kind: the same in every run that does the same."""
+        if (call := within()) is not None:
+            base = f"{call.name}:{base}"
         count = self._counts[base] = self._counts.get(base, 0) + 1
         return f"{base}#{count}"
 
@@ -144,6 +147,14 @@ class ThreadRun:
     def has_used(self, name: str) -> None:
         """Notes that the handler has taken this answer."""
         self._left.discard(name)
+
+    def has_used_all(self, prefix: str) -> str | None:
+        """Notes that the handler has taken each answer whose name begins so. Returns from where places count after the last of them, None where
+        there is none.
+        """
+        names = [name for name in self._found if name.startswith(prefix)]
+        self._left.difference_update(names)
+        return counted_from(names[-1], self._read(names[-1])) if names else None
 
     def suspend(self, draft: Draft) -> None:
         """Notes what the run waits for, with which it is over: `suspended` is to be raised."""
@@ -349,6 +360,11 @@ class Step(msgspec.Struct, frozen=True):
                 f"what step {self.name.partition('#')[0]!r} once returned is not what its function returns now: "
                 "give the step another name, then the function is called again"
             ) from None
+
+
+def counted_from(name: str, entry: Entry | None) -> str:
+    """Returns what the places begin with of what is said behind an answer: it names the job that brought it."""
+    return f"{name}@{entry.by}" if entry is not None and entry.by else name
 
 
 def _entry_of(name: str, function: Callable[..., object], value: object) -> Entry:

@@ -9,7 +9,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -38,6 +38,31 @@ SILENCE_SECONDS: Final = 10.0
 USAGE_OPTION: Final = "stream_options"
 
 
+@dataclass(frozen=True)
+class Offer:
+    """The tools that a model may call in an answer, as endpoints take them. `may_call` False: it has to answer in words."""
+
+    tools: Sequence[Mapping[str, object]] = ()
+    may_call: bool = True
+
+    def as_fields(self) -> dict[str, object]:
+        """Returns the fields of a request. Tools that were called are named also where none may be: many endpoints refuse their calls else."""
+        if not self.tools:
+            return {}
+        return {"tools": list(self.tools), **({} if self.may_call else {"tool_choice": "none"})}
+
+
+NOTHING_OFFERED: Final = Offer()
+
+
+class _Request(NamedTuple):
+    """What is asked of an endpoint."""
+
+    model: str
+    chat: Chat
+    offer: Offer
+
+
 @dataclass(frozen=True, kw_only=True)
 class EndpointAddress:
     """Where a model is. `base_url` None: OpenAI's own endpoint. `options`: what every request has besides, such as `temperature`."""
@@ -61,35 +86,34 @@ class ModelEndpoint:
         if client is not None:
             await client.close()
 
-    async def ask(self, model: str, chat: Chat, write: Write) -> Completion:
+    async def ask(self, model: str, chat: Chat, write: Write, offer: Offer = NOTHING_OFFERED) -> Completion:
         """Awaits `write` with each piece of the model's answer; returns the whole answer. Raises LLMError, and what `write` raises."""
+        request = _Request(model, chat, offer)
         try:
-            return await self._ask(model, chat, write)
+            return await self._ask(request, write)
         except _UsageRefused:
             self._counts_tokens = False
-            return await self._ask(model, chat, write)
+            return await self._ask(request, write)
 
-    async def _ask(self, model: str, chat: Chat, write: Write) -> Completion:
-        reader, found = AnswerReader(), list[Completion]()
+    async def _ask(self, request: "_Request", write: Write) -> Completion:
+        reader, found = AnswerReader(takes_calls=bool(request.offer.tools)), list[Completion]()
 
         async def read(pieces: trio.MemorySendChannel[str]) -> None:
-            found.append(await self._read(model, chat, reader, pieces))
+            found.append(await self._read(request, reader, pieces))
 
         await _pass_on(read, write)
         return found[0]
 
-    async def _read(
-        self, model: str, chat: Chat, reader: AnswerReader, pieces: trio.MemorySendChannel[str]
-    ) -> Completion:
+    async def _read(self, asked: "_Request", reader: AnswerReader, pieces: trio.MemorySendChannel[str]) -> Completion:
         client = self._connect()
-        more: dict[str, object] = {**self._place.options}
+        more: dict[str, object] = {**self._place.options, **asked.offer.as_fields()}
         if self._counts_tokens:
             more[USAGE_OPTION] = {"include_usage": True}
-        messages: Any = list(chat)
+        messages: Any = list(asked.chat)
         is_whole = False
         async with _named_errors(self._counts_tokens):
             request = client.chat.completions.with_streaming_response.create(
-                model=model, messages=messages, stream=True, extra_body=more
+                model=asked.model, messages=messages, stream=True, extra_body=more
             )
             async with request as response:
                 with trio.CancelScope() as patience:

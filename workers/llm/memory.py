@@ -3,36 +3,102 @@
 Many chat templates refuse a conversation that does not begin with a person, or in which somebody speaks twice.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from workers.kept.history import Turn
+import msgspec
+
+from workers.kept.history import ToolUse, Turn
+from workers.llm.calls import Call
 from workers.llm.tokens import TokenCount
+from workers.tools.tool import FUNCTION
 
 CUT_SHORT = " […]"
 """Stands behind the text of a turn that was kept in part."""
 
 
 class Spoken(NamedTuple):
-    """One message for a model."""
+    """One message for a model. `tools`: those that it has called in it, with what came of them."""
 
     role: Literal["system", "user", "assistant"]
     text: str
+    tools: tuple[ToolUse, ...] = ()
 
-    def as_message(self) -> dict[str, object]:
-        """Returns it as endpoints take it."""
-        return {"role": self.role, "content": self.text}
+    @property
+    def whole_text(self) -> str:
+        """Returns all that the model reads of it."""
+        return self.text + "".join(f"{use.name}{use.arguments}{use.result}" for use in self.tools)
+
+    def as_messages(self, number: int) -> list[dict[str, object]]:
+        """Returns it as endpoints take it; with the tools, whose ids are made of `number`, what they have returned."""
+        if not self.tools:
+            return [{"role": self.role, "content": self.text}]
+        calls = [Call(f"c{number:04d}{at:04d}", use.name, use.arguments) for at, use in enumerate(self.tools)]
+        return tool_messages(self.text, calls, [use.result for use in self.tools])
+
+
+def tool_messages(text: str, calls: Sequence[Call], results: Sequence[str]) -> list[dict[str, object]]:
+    """Returns what the model has written that called tools, and what they have returned, as endpoints take it: no call without its result."""
+    made = [
+        {
+            **(json.loads(call.beside) if call.beside else {}),
+            "id": call.id,
+            "type": FUNCTION,
+            FUNCTION: {"name": call.name, "arguments": _object(call.arguments)},
+        }
+        for call in calls
+    ]
+    told: list[dict[str, object]] = [
+        {"role": "tool", "tool_call_id": call.id, "content": result}
+        for call, result in zip(calls, results, strict=True)
+    ]
+    return [{"role": "assistant", "content": text, "tool_calls": made}, *told]
+
+
+def tools_in(chat: Iterable[Mapping[str, object]]) -> list[str]:
+    """Returns the tools whose output stands in what a model is told."""
+    made = [call for turn in chat if isinstance(calls := turn.get("tool_calls"), list) for call in calls]
+    return [str(call[FUNCTION]["name"]) for call in made if isinstance(call, dict) and FUNCTION in call]
+
+
+def _object(arguments: str) -> str:
+    """Returns arguments that are a JSON object: endpoints fail that are told others."""
+    try:
+        msgspec.json.decode(arguments, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return "{}"
+    return arguments
 
 
 def said_in(turns: Iterable[Turn], *, with_names: bool) -> list[Spoken]:
     """Returns turns as messages. `with_names`: what people say begins with their names, since there are several."""
-    return [Spoken(turn.role, _text_of(turn, with_names)) for turn in turns if turn.text.strip()]
+    return [
+        Spoken(turn.role, _text_of(turn, with_names), tuple(turn.tools))
+        for turn in turns
+        if turn.text.strip() or turn.tools
+    ]
+
+
+def without_tools(turns: Iterable[Spoken]) -> list[Spoken]:
+    """Returns the turns without calls of tools, for a model that is offered none: many endpoints refuse them then."""
+    return [turn for turn in turns if not turn.tools]
+
+
+def until(turns: Iterable[Turn], most_ms: int) -> list[Turn]:
+    """Returns the turns that were said before what a person wrote later: a thread that has waited goes on with what it knew."""
+    found = list[Turn]()
+    for turn in turns:
+        if turn.role == "user" and turn.at_ms > most_ms:
+            break
+        found.append(turn)
+    return found
 
 
 def newest_within(turns: Sequence[Spoken], most_tokens: int, tokens: TokenCount) -> list[Spoken]:
     """Returns the newest turns that have so many tokens at most, from one of a person on."""
     left, first = most_tokens, len(turns)
-    while first > 0 and (left := left - tokens.of(turns[first - 1].text)) >= 0:
+    while first > 0 and (left := left - tokens.of(turns[first - 1].whole_text)) >= 0:
         first -= 1
     return from_a_person_on(turns[first:])
 
@@ -52,7 +118,7 @@ def alternating(turns: Iterable[Spoken]) -> list[Spoken]:
     """Returns the turns with those of one side that follow each other in one."""
     found = list[Spoken]()
     for turn in turns:
-        if found and found[-1].role == turn.role:
+        if found and found[-1].role == turn.role and not (found[-1].tools or turn.tools):
             found[-1] = Spoken(turn.role, f"{found[-1].text}\n\n{turn.text}")
         else:
             found.append(turn)

@@ -6,7 +6,7 @@
 import copy
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +23,16 @@ from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, LLMCut
 from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
-from workers.llm.endpoint import EndpointAddress, ModelEndpoint, Write
-from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in
+from workers.llm.endpoint import EndpointAddress, ModelEndpoint
+from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in, until, without_tools
 from workers.llm.reading import FILTER, LENGTH, Completion
+from workers.llm.rounds import Chats, Rounds
 from workers.llm.tokens import TokenCount
 from workers.llm.turn import Model, ModelTurns, Observe
 from workers.llm.typed import Misfit, asked_for, value_in
 from workers.talk.chat import Chat
 from workers.talk.payloads import Mention, Quote
+from workers.tools.calls import ToolCalls
 
 Value = TypeVar("Value")
 
@@ -49,6 +51,9 @@ NOTICES: Final = {
     FILTER: "[The answer ends here: the endpoint's filter has stopped it.]",
 }
 """What is said behind an answer that ended before its time, by its finish reason."""
+
+NO_WORDS: Final = "I have called many tools, and come to no answer."
+"""What is said where a model goes on to call tools when it may no longer."""
 
 
 class LLM:
@@ -106,30 +111,61 @@ class LLM:
         quote: Quote = False,
         mention: Mention = (),
         key: str | None = None,
+        tools: bool | Sequence[str] = True,
     ) -> str:
         """Answers the message, knowing what was said before; people see the answer grow. Returns it.
 
-        `prompt`: what to answer instead of the message. `system`, `model`: for this answer alone. The rest as in `chat.reply`. Raises
+        `prompt`: what to answer instead of the message. `system`, `model`: for this answer alone. `tools`: whether the model may call those of the
+        agent, or the names of those that it may; what it says before it calls some is a reply of its own. The rest as in `chat.reply`. Raises
         LLMError when the model cannot be asked, BadReply in a job that no message began without a `prompt`.
         """
         run = self._running()
         present = run.present(prompt)
-        async with run.chat.stream(markdown=markdown, quote=quote, mention=mention, key=key) as stream:
-            completion = await run.take(model, lambda: run.remembered(system, present), stream.write)
-            text = whole_answer(completion)
-            stream.replace(text)
+        calls = run.calls_of(tools)
+        rounds = run.rounds(
+            model,
+            lambda: run.remembered(system, present, has_tools=calls is not None and bool(calls.offered())),
+            calls=calls,
+            may_ride=prompt is None and run.is_words_alone,
+            is_kept=True,
+        )
+        number, goes_on, text = 0, True, ""
+        while goes_on:
+            number += 1
+            named = key if key is None or number == 1 else f"{key}.{number}"
+            async with run.chat.stream(markdown=markdown, quote=quote, mention=mention, key=named) as stream:
+                taken = await rounds.take(stream.write)
+                text = whole_answer(taken.completion) or ("" if rounds.may_call else NO_WORDS)
+                stream.replace(text)
+            goes_on = await rounds.work(taken)
         return text
 
     @overload
-    async def complete(self, prompt: str, *, system: str | None = None, model: str | None = None) -> str: ...
+    async def complete(
+        self, prompt: str, *, system: str | None = None, model: str | None = None, tools: bool | Sequence[str] = False
+    ) -> str: ...
 
     @overload
     async def complete(
-        self, prompt: str, type: type[Value], *, system: str | None = None, model: str | None = None
+        self,
+        prompt: str,
+        type: type[Value],
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        tools: bool | Sequence[str] = False,
     ) -> Value: ...
 
     @overload
-    async def complete(self, prompt: str, type: Any, *, system: str | None = None, model: str | None = None) -> Any: ...
+    async def complete(
+        self,
+        prompt: str,
+        type: Any,
+        *,
+        system: str | None = None,
+        model: str | None = None,
+        tools: bool | Sequence[str] = False,
+    ) -> Any: ...
 
     async def complete(
         self,
@@ -138,17 +174,24 @@ class LLM:
         *,
         system: str | None = None,
         model: str | None = None,
+        tools: bool | Sequence[str] = False,
     ) -> Any:
         """Returns the model's answer to a prompt alone; nobody sees it, and nothing that was said is told to the model.
 
         `type`: what the answer is to be, such as a struct, a list, a number, a Literal: it is asked for as JSON, and once more with the reason
-        if it does not fit. Raises LLMMisfit, LLMError.
+        if it does not fit. `tools`: as in `reply`; none unless they are asked for, since a prompt may hold what a stranger wrote. Raises
+        LLMMisfit, LLMError.
         """
         run = self._running()
+        calls = run.calls_of(tools)
         asked = prompt if type is str else asked_for(prompt, type)
         chat = [*([Spoken("system", system)] if system else []), Spoken("user", asked)]
         for _ in range(TIMES_ASKED):
-            completion = await run.take(model, partial(_as_it_is, messages_of(chat)), _to_nobody)
+            rounds = run.rounds(model, partial(_as_it_is, messages_of(chat)), calls=calls)
+            taken = await rounds.take(_to_nobody)
+            while await rounds.work(taken):
+                taken = await rounds.take(_to_nobody)
+            completion = taken.completion
             if completion.finish in NOTICES:
                 raise LLMCut("the model's answer ended before its time, by its limit or the endpoint's filter")
             if type is str:
@@ -160,12 +203,15 @@ class LLM:
         raise LLMMisfit(getattr(type, "__name__", str(type)))
 
     @asynccontextmanager
-    async def stream(self, messages: Messages, *, model: str | None = None) -> AsyncIterator[AsyncIterator[str]]:
+    async def stream(
+        self, messages: Messages, *, model: str | None = None, tools: bool | Sequence[str] = False
+    ) -> AsyncIterator[AsyncIterator[str]]:
         """Asks the model with messages of the handler's own: `async with llm.stream([…]) as pieces: async for piece in pieces: …`.
 
-        A later run gets the whole answer in one piece. Raises LLMError.
+        A later run gets the whole answer in one piece. `tools`: as in `complete`. Raises LLMError.
         """
         run = self._running()
+        rounds = run.rounds(model, partial(_as_it_is, messages), calls=run.calls_of(tools))
         sender, receiver = trio.open_memory_channel[str](math.inf)
         failures: list[Exception] = []
         heard = 0
@@ -176,10 +222,15 @@ class LLM:
             await sender.send(piece)
 
         async def ask() -> None:
+            nonlocal heard
             with sender:
                 try:
-                    completion = await run.take(model, partial(_as_it_is, messages), write)
-                    await sender.send(completion.text[heard:])
+                    goes_on = True
+                    while goes_on:
+                        heard = 0
+                        taken = await rounds.take(write)
+                        await sender.send(taken.completion.text[heard:])
+                        goes_on = await rounds.work(taken)
                 except Exception as error:  # noqa: BLE001 - raised again where the pieces are read
                     failures.append(error)
 
@@ -238,9 +289,11 @@ class OpenLLM:
     endpoint: ModelEndpoint
     tokens: TokenCount
 
-    def for_run(self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe) -> LLM:
-        """Returns the LLM that a handler is given."""
-        return self.llm.bound(ModelRun(self, chat, thread, tuple(messages), ModelTurns(thread, observe)))
+    def for_run(
+        self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe, calls: ToolCalls
+    ) -> LLM:
+        """Returns the LLM that a handler is given. `calls`: what runs the tools that it calls."""
+        return self.llm.bound(ModelRun(self, chat, thread, tuple(messages), ModelTurns(thread, observe), calls))
 
 
 @dataclass(frozen=True)
@@ -252,23 +305,36 @@ class ModelRun:
     thread: ThreadRun
     messages: tuple[InboundMessage, ...]
     turns: ModelTurns
+    tools: ToolCalls
 
     def present(self, prompt: str | None) -> list[Spoken]:
         """Returns what is to be answered. Raises BadReply."""
         if prompt is not None:
             return [Spoken("user", prompt)]
-        if self.thread.job.kind != "message" and self.thread.job.message.message_id == self.thread.job.job_id:
+        if self.thread.job.kind != "message" and self.messages[-1].message_id == self.thread.job.job_id:
             raise BadReply("no message began this job: say what is to be answered, llm.reply('…')")
         said = said_in((turn_of(message, 0) for message in self.messages), with_names=self._is_group)
         if not said:
             raise BadReply("the message has no words: say what is to be answered, llm.reply('…')")
         return said
 
-    async def remembered(self, system: str | None, present: Sequence[Spoken]) -> list[Messages]:
-        """Returns the conversation as the model is told it, and as it is told it if that is too long."""
+    @property
+    def is_words_alone(self) -> bool:
+        """Whether the messages are texts of one person, with nothing beside them that somebody else may have written."""
+        return all(
+            message.payload.get("type") == "text"
+            and not message.payload.get("attachments")
+            and message.sender_type == "human"
+            and message.sender_id == self.messages[-1].sender_id
+            for message in self.messages
+        )
+
+    async def remembered(self, system: str | None, present: Sequence[Spoken], *, has_tools: bool) -> list[Messages]:
+        """Returns the conversation as the model is told it, and as it is told it if that is too long. `has_tools`: it may call some."""
         found, tokens = self.opened.settings, self.opened.tokens
-        history = await self.thread.keeping.history()
-        before = newest_within(said_in(history, with_names=self._is_group), found.history_tokens, tokens)
+        history = until(await self.thread.keeping.history(), self.thread.job.accepted_ms)
+        said = said_in(history, with_names=self._is_group)
+        before = newest_within(said if has_tools else without_tools(said), found.history_tokens, tokens)
         prompt = system if system is not None else found.system_prompt
         first = [Spoken("system", prompt)] if prompt else []
         return [
@@ -276,13 +342,23 @@ class ModelRun:
             for some in ([before, newer_half(before)] if before else [before])
         ]
 
-    async def take(
-        self, model: str | None, chats: Callable[[], Awaitable[Sequence[Messages]]], write: Write
-    ) -> Completion:
-        """Returns the answer of the thread's next turn. Raises LLMError, WaitOutside.
+    def calls_of(self, tools: bool | Sequence[str]) -> ToolCalls | None:
+        """Returns what runs the tools that may be called; None if none may be."""
+        if tools is False:
+            return None
+        names = None if tools is True else frozenset([tools] if isinstance(tools, str) else tools)
+        return self.tools.only(names)
 
-        `chats`: the conversation, and what is tried in its stead where it is too long for the model.
-        """
+    def rounds(
+        self,
+        model: str | None,
+        chats: Chats,
+        *,
+        calls: ToolCalls | None,
+        may_ride: bool = False,
+        is_kept: bool = False,
+    ) -> Rounds:
+        """Returns an answer that is to be taken: see Rounds."""
         opened = self.opened
         asked = Model(
             endpoint=opened.endpoint,
@@ -290,8 +366,7 @@ class ModelRun:
             tokens=opened.tokens,
             wait_seconds=opened.settings.wait_seconds,
         )
-
-        return await self.turns.take(asked, chats, write)
+        return Rounds(self.turns, asked, chats, calls, may_ride, is_kept)
 
     @property
     def _is_group(self) -> bool:
@@ -306,7 +381,7 @@ def whole_answer(completion: Completion) -> str:
 
 def messages_of(chat: Sequence[Spoken]) -> Messages:
     """Returns a conversation as endpoints take it."""
-    return [said.as_message() for said in chat]
+    return [message for number, said in enumerate(chat) for message in said.as_messages(number)]
 
 
 async def _as_it_is(messages: Messages) -> Sequence[Messages]:

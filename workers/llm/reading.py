@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from workers.errors import LLMCut, LLMError
+from workers.llm.calls import Call, CallReader
 from workers.llm.events import DONE, EventCutter, EventTooLarge, ServerEvent
 from workers.llm.failures import failure_in, failure_told
 from workers.llm.texts import Joiner, WithoutThoughts, without_thoughts_before
@@ -43,21 +44,25 @@ class Usage(msgspec.Struct, frozen=True):
 class Completion(msgspec.Struct, frozen=True):
     """A whole answer. `finish`: why it ended, in the endpoint's words, such as `stop`, `length` or `content_filter`; '' if it did not say.
 
-    `text` is '' where the model wrote none.
+    `text` is '' where the model wrote none. `calls`: the tools that it calls.
     """
 
     text: str
     finish: str = ""
     usage: Usage = Usage()
+    calls: tuple[Call, ...] = ()
 
     def __repr__(self) -> str:
         return f"Completion(finish={self.finish!r}, usage={self.usage!r}, …)"
 
 
 class AnswerReader:
-    """Takes the bytes of a response's body. Once `failure` is set there is no answer."""
+    """Takes the bytes of a response's body. Once `failure` is set there is no answer. `takes_calls`: tools were offered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_calls: bool = False) -> None:
+        self._takes_calls = takes_calls
+        self._calls = CallReader()
+        self._has_calls_in_deltas = False
         self.is_done = False
         self.finish = ""
         self.failure: LLMError | None = None
@@ -95,7 +100,8 @@ class AnswerReader:
         text = without_thoughts_before("".join(self._pieces))
         if not text.strip():
             text = "".join(map(_without_halves, self._refusal)).strip()
-        return Completion(text, self.finish, self.usage)
+        calls = self._calls.end() if self.finish not in (LENGTH, FILTER) else ()
+        return Completion(text, self.finish, self.usage, calls)
 
     def _read(self, events: list[ServerEvent]) -> str:
         before = len(self._pieces)
@@ -138,6 +144,9 @@ class AnswerReader:
             self._fail(failure)
             return
         delta, message = choice.get("delta"), choice.get("message")
+        for one in (delta, message):
+            if isinstance(one, dict):
+                self._take_calls(one, is_delta=one is delta)
         if isinstance(delta, dict):
             self._comes_in_deltas = self._comes_in_deltas or bool(_text_of(delta.get("content")))
             self._take_message(delta)
@@ -148,6 +157,16 @@ class AnswerReader:
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:
             self.finish = finish[:64]
+
+    def _take_calls(self, message: Mapping[str, object], *, is_delta: bool) -> None:
+        found = message.get("tool_calls")
+        if not found and isinstance(old := message.get("function_call"), dict):
+            found = [{"index": 0, "function": old}]
+        if not found or not self._takes_calls or (self._has_calls_in_deltas and not is_delta):
+            return
+        self._has_calls_in_deltas = is_delta
+        self.goes_on_after_finish = self.goes_on_after_finish or bool(self.finish)
+        self._calls.take(found)
 
     def _take_message(self, message: Mapping[str, object]) -> None:
         text = _text_of(message.get("content"))
@@ -177,8 +196,8 @@ class AnswerReader:
 
 
 def not_empty(completion: Completion) -> Completion:
-    """Returns an answer that has words, or says why it has none. Raises LLMCut."""
-    if not completion.text.strip() and completion.finish not in (STOPPED, FILTER):
+    """Returns an answer that has words or calls tools, or says why it has none. Raises LLMCut."""
+    if not completion.text.strip() and not completion.calls and completion.finish not in (STOPPED, FILTER):
         raise LLMCut("the model's answer is empty")
     return completion
 

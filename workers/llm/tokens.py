@@ -29,7 +29,7 @@ class TokenCount:
 
     def counted(self, chat: Sequence[Mapping[str, object]], completion: Completion) -> Usage:
         """Returns what an answer took: as the endpoint counted it, which counts for later estimates too, else estimated."""
-        texts = [str(turn.get("content", "")) for turn in chat]
+        texts = [f"{turn.get('content') or ''}{turn.get('tool_calls') or ''}" for turn in chat]
         size = sum(len(text.encode(errors="replace")) for text in texts)
         read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
         if read and size:

@@ -15,7 +15,9 @@ import trio
 
 from workers.errors import LLMBusy, LLMCut, LLMError, LLMTooLong, LLMUnreachable, WaitOutside
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
-from workers.llm.endpoint import Chat, ModelEndpoint, Write
+from workers.llm.calls import Call
+from workers.llm.endpoint import NOTHING_OFFERED, Chat, ModelEndpoint, Offer, Write
+from workers.llm.memory import tools_in
 from workers.llm.reading import Completion, Usage, not_empty
 from workers.llm.tokens import TokenCount
 
@@ -48,13 +50,27 @@ class Tries(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What is noted of a turn; `text` is its beginning, and `more` says how many entries have the rest."""
+    """What is noted of a turn; `text` is its beginning, and `more` says how many entries have the rest.
+
+    `has_calls`: one more has the tools that it calls. `saw`: the tools whose output stood in what the model was told.
+    """
 
     text: str
     finish: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     more: int = 0
+    has_calls: bool = False
+    saw: list[str] = []
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A turn that was taken: its name in the journal, such as `llm#3`, and the answer. `saw`: as of Part."""
+
+    name: str
+    completion: Completion
+    saw: frozenset[str] = frozenset()
 
 
 def _part() -> Part:  # type: ignore[empty-body]
@@ -62,6 +78,10 @@ def _part() -> Part:  # type: ignore[empty-body]
 
 
 def _text() -> str:  # type: ignore[empty-body]
+    """As `_part`."""
+
+
+def _calls() -> list[Call]:  # type: ignore[empty-body]
     """As `_part`."""
 
 
@@ -86,8 +106,14 @@ class ModelTurns:
     thread: ThreadRun
     observe: Observe
 
-    async def take(self, model: Model, chats: Callable[[], Awaitable[Sequence[Chat]]], write: Write) -> Completion:
-        """Returns the next turn's answer, which is not empty: what an earlier run has noted, else the model's.
+    async def take(
+        self,
+        model: Model,
+        chats: Callable[[], Awaitable[Sequence[Chat]]],
+        write: Write,
+        offer: Offer = NOTHING_OFFERED,
+    ) -> Taken:
+        """Takes the next turn, whose answer is not empty: what an earlier run has noted, else the model's.
 
         `chats` is called if the model is asked; it returns the messages, and what is tried in their stead where they are too long. Raises
         LLMError, WaitOutside, and what `write` raises.
@@ -97,24 +123,26 @@ class ModelTurns:
             return self._noted(step)
         with self.thread.stepping():
             try:
-                completion = not_empty(await self._ask_what_fits(model, await chats(), write))
+                told = await chats()
+                completion = not_empty(await self._ask_what_fits(model, told, write, offer))
             except (LLMBusy, LLMCut, LLMUnreachable) as error:
                 await self._come_again(step, model, error)
                 raise
+            taken = Taken(step.name, completion, frozenset(name for chat in told for name in tools_in(chat)))
             with trio.move_on_after(LAST_NOTE_SECONDS, shield=True):
-                return await self._note(step, completion)
+                return await self._note(step, taken)
             await trio.lowlevel.checkpoint_if_cancelled()
-            return await self._note(step, completion)
+            return await self._note(step, taken)
 
-    async def _ask_what_fits(self, model: Model, chats: Sequence[Chat], write: Write) -> Completion:
+    async def _ask_what_fits(self, model: Model, chats: Sequence[Chat], write: Write, offer: Offer) -> Completion:
         for chat in chats[:-1]:
             try:
-                return await self._ask(model, chat, write)
+                return await self._ask(model, chat, write, offer)
             except LLMTooLong:
                 continue
-        return await self._ask(model, chats[-1], write)
+        return await self._ask(model, chats[-1], write, offer)
 
-    async def _ask(self, model: Model, chat: Chat, write: Write) -> Completion:
+    async def _ask(self, model: Model, chat: Chat, write: Write, offer: Offer) -> Completion:
         started, written = trio.current_time(), list[str]()
 
         async def write_and_count(piece: str) -> None:
@@ -124,13 +152,13 @@ class ModelTurns:
             await write(piece)
 
         try:
-            completion = await model.endpoint.ask(model.name, chat, write_and_count)
+            completion = await model.endpoint.ask(model.name, chat, write_and_count, offer)
         finally:
             self.observe(DURATION_METRIC, (trio.current_time() - started) * 1000, model=model.name)
         usage = model.tokens.counted(chat, completion)
         self.observe(TOKENS_METRIC, usage.prompt_tokens or 0, model=model.name, kind="prompt")
         self.observe(TOKENS_METRIC, usage.completion_tokens or 0, model=model.name, kind="completion")
-        return Completion(completion.text, completion.finish, usage)
+        return msgspec.structs.replace(completion, usage=usage)
 
     async def _come_again(self, step: Step, model: Model, error: LLMError) -> None:
         """Raises WaitOutside if the turn is to be asked again after a while."""
@@ -144,20 +172,40 @@ class ModelTurns:
         await self.thread.keep(Step(name, None), _tries, tries, once=False)
         raise WaitOutside(after * random.uniform(1.0, 1.2)) from None  # noqa: S311 - spreads load, guards nothing
 
-    async def _note(self, step: Step, completion: Completion) -> Completion:
+    async def _note(self, step: Step, taken: Taken) -> Taken:
+        completion = taken.completion
         head, *rest = _cut(completion.text)
         for number, text in enumerate(rest, start=2):
             await self.thread.keep(Step(f"{step.name}.{number}", None), _text, text, once=False)
+        if completion.calls:
+            await self.thread.keep(Step(_calls_of(step), None), _calls, list(completion.calls), once=False)
         usage = completion.usage
-        part = Part(head, completion.finish, usage.prompt_tokens, usage.completion_tokens, len(rest))
+        part = Part(
+            head,
+            completion.finish,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            len(rest),
+            has_calls=bool(completion.calls),
+            saw=sorted(taken.saw),
+        )
         await self.thread.keep(step, _part, part, once=False)
-        return completion
+        return taken
 
-    def _noted(self, step: Step) -> Completion:
+    def _noted(self, step: Step) -> Taken:
         part = cast("Part", step.result(_part))
         names = [f"{step.name}.{number}" for number in range(2, part.more + 2)]
         rest = [cast("str", Step(name, self.thread.entry(name)).result(_text)) for name in names]
-        return Completion("".join([part.text, *rest]), part.finish, Usage(part.prompt_tokens, part.completion_tokens))
+        named = _calls_of(step)
+        calls = cast("list[Call]", Step(named, self.thread.entry(named)).result(_calls)) if part.has_calls else []
+        usage = Usage(part.prompt_tokens, part.completion_tokens)
+        completion = Completion("".join([part.text, *rest]), part.finish, usage, tuple(calls))
+        return Taken(step.name, completion, frozenset(part.saw))
+
+
+def _calls_of(step: Step) -> str:
+    """Returns the name of the entry that has the tools which a turn calls."""
+    return f"{step.name}.calls"
 
 
 def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Tries] | None:

@@ -119,6 +119,7 @@ class Runner:
             tell_swallowed=self._tell_swallowed,
             tell_caught=self._tell_caught,
             hangs=self._end_hanging,
+            tell_tool_failed=self._tell_tool_failed,
             agent=agent,
             outlet=bus,
             threads=threads,
@@ -489,6 +490,17 @@ class Runner:
             "job: it waits for an answer, and its handler caught what ends it there and went on: let BaseException pass",
             job=job.job_id,
             at=where(error),
+        )
+
+    def _tell_tool_failed(self, job: Job, name: str, error: BaseException) -> None:
+        """Says by which exception a tool has failed; the model hears its class, and goes on."""
+        self._log.warning(
+            "job: a tool has failed, the model is told and goes on",
+            job=job.job_id,
+            tool=name,
+            exception=kind(error),
+            at=where(error),
+            **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
 
     async def _end_hanging(self, job: Job, ended: Ended, task: trio.lowlevel.Task) -> None:

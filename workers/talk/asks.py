@@ -13,7 +13,7 @@ import trio
 
 from bus.records.records import NOWHERE, InboundMessage, Reply
 from workers.errors import BadAsk, Diverged, NoAnswer, TooManyWaits
-from workers.kept.thread import Draft, ThreadRun
+from workers.kept.thread import Draft, ThreadRun, counted_from
 from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
 from workers.talk.payloads import text_payload
 from workers.talk.questions import MOST_MISFITS, Misfit, Question
@@ -91,7 +91,7 @@ class Asks:
         if given is not None and not question.is_answered_by(given):
             raise Diverged
         self._thread.has_used(name)
-        self._sending.count_places_from(f"{name}@{entry.by}" if entry.by else name)
+        self._sending.count_places_from(counted_from(name, entry))
         if given is None:
             raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
         return given

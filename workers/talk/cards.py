@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -36,6 +36,13 @@ _QUESTION = b"hashee-approval-v1\x00"
 _UNSEEN = frozenset(("Cc", "Cf", "Zl", "Zp"))
 """Categories of characters that nobody sees, or that change the order in which others are seen."""
 _JOINER = "\u200d"  # within an emoji
+_BLANK = re.compile(
+    "[\u00a0\u034f\u115f\u1160\u1680\u17b4\u17b5\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Characters that show as nothing, though they are letters, marks or spaces: among what is run they could hide something, or hold it apart."""
+_MOST_BLANKS = 3
+_BLANKS = re.compile(rf"(?<=\S) {{{_MOST_BLANKS + 1},}}")
+"""So many spaces push what stands behind them out of sight; those at the beginning of a line are the layout's."""
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -453,15 +460,15 @@ def _options(
 # What is approved is what is read
 
 
-def _seen(text: str, *, but: str = "\n\t" + _JOINER) -> str:
+def _seen(text: str, *, but: str = "\n\t" + _JOINER, unseen: Collection[str] = _UNSEEN) -> str:
     """Returns the text with each character that nobody sees, or that moves others, as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(one) if unicodedata.category(one) in _UNSEEN and one not in but else one for one in text)
+    return "".join(_escaped(one) if unicodedata.category(one) in unseen and one not in but else one for one in text)
 
 
 def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be")
+    units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
@@ -471,7 +478,8 @@ def _fenced(arguments: Mapping[str, object]) -> str:
         text = json.dumps(dict(arguments), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise BadCard("Approval.arguments hold something that JSON does not have") from None
-    text = _seen(text, but="\n")
+    text = _BLANK.sub(lambda one: _escaped(one[0]), _seen(text, but="\n", unseen=(*_UNSEEN, "Cs", "Co", "Cn")))
+    text = _BLANKS.sub(lambda many: _escaped(" ") * len(many[0]), text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}json\n{text}\n{fence}"

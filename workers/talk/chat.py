@@ -18,6 +18,7 @@ from bus.records.sent_ids import text_id
 from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
+from workers.kept.waits import QUESTION
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
 from workers.talk.cards import App, Approval, Card, Form, card_payload, update_payload
@@ -294,6 +295,18 @@ class Chat:
         asks = Asks(self._thread, self._sending, self._message)
         question = Question.of(what, kind)
         return await asks.ask(question, timeout=timeout, key=key, who=who, again=again)
+
+    def was_asked(self, key: str) -> bool:
+        """Returns whether this thread has asked a question with this key, which has been answered or ended."""
+        return self._thread is not None and self._thread.entry(f"{QUESTION}{key}#1") is not None
+
+    def has_asked(self, prefix: str) -> None:
+        """Notes that the handler has come again to the questions whose keys begin so; what is said next counts from the last of them."""
+        if self._thread is None:
+            return
+        found = self._thread.has_used_all(f"{QUESTION}{prefix}")
+        if found is not None:
+            self._sending.count_places_from(found)
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from bus.transport.wire import RedisFailed
 from workers.errors import BadCard, BadReply, ChatClosed, Suspended
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
+from workers.kept.within import within
 
 # Longer than a handler needs to end after its last reply, and too short for anybody to notice.
 HELD_SECONDS = 0.005
@@ -165,16 +166,20 @@ class Sending:
 
     def take_place(self, key: str | None) -> str:
         """Returns the next place; call it inside of `turn`. Raises BadReply."""
+        call = within()
+        if key is None and call is not None:
+            return f"{self._counted_from}{call.next_place()}"
         if key is None:
             place = f"{self._counted_from}{self._next_number}"
             self._next_number += 1
             return place
         if not _KEY.fullmatch(key):
             raise BadReply("a key has 1 to 64 characters of A-Z, a-z, 0-9, '_', '.', '-'")
-        if key in self._used_keys:
+        named = key if call is None else f"{call.name}:{key}"
+        if named in self._used_keys:
             raise BadReply("this key was used before in this job; the second reply would never be sent")
-        self._used_keys.add(key)
-        return f"key:{key}"
+        self._used_keys.add(named)
+        return f"key:{named}"
 
     @property
     def has_spoken(self) -> bool:

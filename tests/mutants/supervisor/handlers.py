@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import of
 
 ROUTED = ("tests/workers/handling/test_routing.py",)
+APPROVED = ("tests/workers/tools/test_approvals.py",)
 STORED = ("tests/workers/kept/test_store.py",)
 ASKED = ("tests/workers/handling/test_asking.py", "tests/workers/handling/test_agent.py")
 
@@ -71,6 +72,35 @@ HANDLERS = (
         ("a_quote_says_which_question_is_answered", "if wait.id == quoted)", "if False)"),
     ),
     *of(
+        "workers/tools/calls.py",
+        APPROVED,
+        (
+            "a_days_yes_counts_in_no_group",
+            "may_ride and self.message.conversation_type != GROUP",
+            "may_ride",
+        ),
+        (
+            "what_another_tool_returned_ends_a_days_yes",
+            " and self._seen <= {tool.name}",
+            "",
+        ),
+        (
+            "a_days_yes_is_of_one_person",
+            'use.approved_by == self.message.sender_id != ""',
+            "use.approved_by",
+        ),
+        (
+            "a_days_yes_ends",
+            "from_ms < use.approved_ms <= now_ms",
+            "use.approved_ms",
+        ),
+        (
+            "a_days_yes_is_to_one_tool",
+            "use.fingerprint == tool.fingerprint",
+            "use.fingerprint",
+        ),
+    ),
+    *of(
         "workers/handling/execution.py",
         ("tests/workers/kept/test_thread_rules.py",),
         ("a_late_answer_is_given_to_nobody", "return not kept.place.startswith(QUESTION)", "return True"),
@@ -96,7 +126,7 @@ HANDLERS = (
         ),
         (
             "what_is_said_after_an_answer_names_it",
-            'f"{name}@{entry.by}" if entry.by else name',
+            "counted_from(name, entry)",
             "name",
         ),
         (

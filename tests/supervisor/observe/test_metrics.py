@@ -109,3 +109,21 @@ async def the_backlog_is_true(b: Bus) -> None:
     assert facts.memory_bytes
     await b.client.command("CONFIG", "SET", "maxmemory", "123456789")
     assert (await backlog.server()).limit_bytes == 123456789
+
+
+def test_tools_are_counted_by_name_up_to_a_number_of_names() -> None:
+    metrics = Metrics()
+    for number in range(60):
+        metrics.observe("business_tool_calls", {"tool": f"t{number}", "outcome": "done"}, 1)
+    metrics.observe("business_tool_calls", {"tool": "t1", "outcome": "of the future"}, 1)
+    metrics.observe("business_tool_calls", {"tool": "", "outcome": "error"}, 1)
+    metrics.observe("business_approvals", {"outcome": "granted"}, 1)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert value("business_tool_calls_total", tool="t0", outcome="done") == 1
+    assert value("business_tool_calls_total", tool="t1", outcome="other") == 1
+    assert value("business_tool_calls_total", tool="other", outcome="done") == 10
+    assert value("business_tool_calls_total", tool="other", outcome="error") == 1
+    assert value("business_approvals_total", outcome="granted") == 1

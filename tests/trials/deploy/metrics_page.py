@@ -14,11 +14,11 @@ HEAD = """\
 
 Written from the code by `make metrics-page`; a test compares. `http://127.0.0.1:9090/metrics` (`HASHEE_HTTP_HOST`,
 `HASHEE_HTTP_PORT`) shows them in Prometheus' text format. No label says who writes to whom: each has a small closed set of values,
-or one that is bounded (20 models; then `other`). Alert rules, a scrape configuration and a dashboard: `deploy/monitoring/`.
+or one that is bounded (20 models, 50 tools; then `other`). Alert rules, a scrape configuration and a dashboard: `deploy/monitoring/`.
 
 Counters are of one supervisor: add them up, `sum(rate(…))`. The gauges under "the whole agent" are told alike by every supervisor:
 take `max(…)`. What workers away from their supervisor did is in `hashee_job_attempt_total` of every supervisor; what they measure of
-models (`business_llm_…`) reaches nobody, since they have no line to a supervisor.
+models and tools (`business_…`) reaches nobody, since they have no line to a supervisor.
 """
 
 

@@ -63,13 +63,17 @@ def refusal(status: str, told: object = None, *headers: str) -> Answer:
 
 @dataclass
 class FakeEndpoint:
-    """`answers` are given one after the other, the last one again and again. `requests`: what it was asked, `hung_up`: who asked has left."""
+    """`answers` are given one after the other, the last one again and again. `requests`: what it was asked, `hung_up`: who asked has left.
+
+    `decide`: makes the answer of what is asked, in the place of `answers`.
+    """
 
     answers: list[Answer] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     hung_up: trio.Event = field(default_factory=trio.Event)
     connections: int = 0
+    decide: Callable[[dict[str, Any]], bytes] | None = None
     base_url: str = ""
 
     def say(self, *answers: Answer | bytes) -> None:
@@ -100,7 +104,10 @@ class FakeEndpoint:
         while len(body) < length:
             body += await stream.receive_some()
         self.requests.append(json.loads(body or b"{}"))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if self.decide is not None:
+            answer = Answer(body=self.decide(self.requests[-1]))
+        else:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         await self._answer(stream, answer)
         if answer.then == "silence":
             while await stream.receive_some():
