@@ -27,6 +27,7 @@ ROOMS: Final = (
     "workers",
     "workers.process",
     "workers.handling",
+    "workers.mcp",
     "workers.llm",
     "workers.tools",
     "workers.talk",
@@ -94,6 +95,7 @@ DEFERRED: Final[dict[tuple[str, str], str]] = {
     ("supervisor.cli.mcp.mcp", "supervisor.cli.mcp.server"): "loads mcp, which is an extra",
     ("supervisor.observe.tracing", "bus.telemetry.encoding"): "loads OpenTelemetry, which is an extra",
     ("supervisor.observe.tracing", "supervisor.observe.otlp_metrics"): "loads OpenTelemetry, which is an extra",
+    ("workers.mcp.server", "workers.mcp.connection"): "loads mcp, which is an extra",
     ("workers.process.open_tracing", "workers.process.live_tracing"): "loads OpenTelemetry, which is an extra",
 }
 """Imports that are not at the top of their file, each with its reason."""

@@ -30,6 +30,7 @@ READERS = {
     "supervisor/cli/": "the edge: each command reads its settings there, once",
     "workers/__main__.py": "the edge of a worker",
     "workers/llm/model.py": "the agent's language model, made in the owner's code: once, when its worker starts",
+    "workers/mcp/server.py": "hands ten harmless variables on to MCP servers that are commands",
     "supervisor/pool/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
     "supervisor/observe/logs.py": "what terminal or journal the log goes to, once at the start",
     "bus/settings/places.py": "where things stand, by the environment",

@@ -71,6 +71,7 @@ from workers.handling.routing import Router
 from workers.kept.history import History, ToolUse, Turn
 from workers.kept.store import Store
 from workers.llm.model import LLM
+from workers.mcp.server import MCP
 from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
 from workers.talk.answers import Answer
 from workers.talk.cards import Action, App, Approval, Field, Form, Info, Media, MediaItem, Option, Progress
@@ -83,6 +84,7 @@ Job = JobContext
 
 __all__ = [
     "LLM",
+    "MCP",
     "Action",
     "Agent",
     "Answer",

@@ -257,10 +257,7 @@ class Inbound:
             case Old():
                 return await self._note_old(reading)
             case Waits():
-                outcome = await self._wait_at_the_relay(waiting.incoming, reading)
-                if outcome is not Intake.NOT_NOW or reading.otherwise is None:
-                    return outcome
-                return await self._settle(waiting, reading.otherwise)
+                return await self._wait_at_the_relay(waiting.incoming, reading)
             case Readable():
                 outcome = await self._accept(waiting.incoming, reading)
             case Unread():

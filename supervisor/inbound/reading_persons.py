@@ -27,15 +27,12 @@ from supervisor.inbound.readings import (
     is_old,
     job_of,
     snapshot_of,
-    until_told,
-    without_the_relay,
 )
 from supervisor.peers.addressing import check_addressed
 from supervisor.peers.owners import Admission, Owner, Owners
 from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys
 from supervisor.peers.retry_triggers import session_thing
 from supervisor.peers.sessions import Loaded, Sessions
-from supervisor.peers.untold import NotTold
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.relay.payloads import conversation_kind, inbound_message, message_ms, payload_type_of, stopped_card
@@ -78,8 +75,6 @@ class PersonReader:
         frame = incoming.frame
         try:
             owner = await self._authenticate(frame, envelope, snapshot)
-        except NotTold:
-            return without_the_relay(incoming, Unreadable(Reason.NO_GRANT, "the relay does not tell relations now"))
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
         if snapshot.known and not incoming.is_known:
@@ -104,9 +99,10 @@ class PersonReader:
             return Waits(arrival)
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         admission = await self._owners.admits(owner, envelope.sender_device, wait_seconds)
+        if admission is Admission.UNTOLD and incoming.source is not Source.QUARANTINE:
+            return Waits(arrival, by_itself=True)
         if admission is not Admission.LISTED:
-            unread = Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
-            return until_told(incoming, unread) if admission is Admission.UNTOLD else unread
+            return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
         await make_room()
         try:
             prekeys = await self._prekeys_named_in(envelope)
@@ -124,7 +120,7 @@ class PersonReader:
             return msgspec.structs.replace(unread, waits_for=waits_for)
 
     async def _authenticate(self, frame: MessageFrame, envelope: Envelope, snapshot: ConversationSnapshot) -> Owner:
-        """Checks `to`, conversation pin, grant, pinned key and signature, in the order of PROTOCOL §5.10. Raises Unreadable, NotTold."""
+        """Checks `to`, conversation pin, grant, pinned key and signature, in the order of PROTOCOL §5.10. Raises Unreadable."""
         check_addressed(frame, envelope, snapshot, self._device.owner_id)
         owner = await self._owners.of_snapshot(envelope.sender_id, snapshot)
         if owner is None:

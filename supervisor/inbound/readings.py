@@ -6,7 +6,7 @@ import msgspec
 
 from bus.records.records import COMMAND, InboundMessage, is_answer_to_card, pack_job, stands_apart
 from bus.records.sealing import BusKey
-from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, Source, now_ms
+from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Unreadable
 from crypto.records import DeviceRecord
@@ -69,14 +69,10 @@ class Old(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """The message waits at the relay: authentic and new behind others of its sender, or `by_itself`, for what the relay does not tell now.
-
-    `otherwise`: what follows if too much waits there already, so that nobody else waits with it; None: all wait.
-    """
+    """The message is authentic and new, and waits at the relay: behind others of its sender, or `by_itself`, for the sender's devices."""
 
     arrival: Arrival
     by_itself: bool = False
-    otherwise: Unread | None = None
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -120,17 +116,6 @@ def answers_of(message: InboundMessage) -> str:
 def is_for_a_handler(message: InboundMessage) -> bool:
     """Whether a handler may get it: it is no word of the protocol, and not one of agents that answer each other."""
     return message.payload.get("type") != "system" and message.hop_count < LAST_HOP
-
-
-def without_the_relay(incoming: Incoming, error: Unreadable) -> Waits | Unread:
-    """Returns what follows if the relay does not tell now what it takes to verify a message: it waits there, or stays in quarantine."""
-    arrival = msgspec.structs.replace(incoming.arrival(), sender_id=incoming.frame.sender_id)
-    return until_told(incoming, Unread(arrival, error))
-
-
-def until_told(incoming: Incoming, unread: Unread) -> Waits | Unread:
-    """Returns that a message waits at the relay for what that does not tell now; `unread` if it was in quarantine, and stays there."""
-    return unread if incoming.source is Source.QUARANTINE else Waits(unread.arrival, by_itself=True, otherwise=unread)
 
 
 def is_old(incoming: Incoming, snapshot: ConversationSnapshot) -> bool:

@@ -403,6 +403,15 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/talk/progress.py:ProgressBar._look_for_stop",
         "workers/talk/stream.py:_Show.run",
     ),
+    "an MCP server's connection, whatever it does: what ends it is named in the log, and it is made again; what it sends is read within bounds (tests/workers/mcp/test_connection.py, tests/test_mcp_client.py)": (
+        "workers/mcp/connection.py:Connection.run",
+        "workers/mcp/connection.py:Connection._connected",
+        "workers/mcp/connection.py:Connection._keep_listed",
+        "workers/mcp/connection.py:Connection._hand_over",
+        "workers/mcp/stdio.py:_hear",
+        "workers/mcp/stdio.py:_say",
+        "workers/mcp/http.py:_Counted.__aiter__",
+    ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/llm/test_endpoint.py)": (
         "workers/llm/endpoint.py:ModelEndpoint._read",
         "workers/llm/endpoint.py:_pass_on",

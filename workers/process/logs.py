@@ -21,6 +21,7 @@ from host.log_stream import LINES_LOST, queue_of
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 MOST_TRACEBACK_CHARS = 16_000
+OURS = "hashee"
 _OURS = str(Path(__file__).parents[1])
 _PYTHONS = str(Path(os.__file__).parent)
 
@@ -49,6 +50,9 @@ def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_fo
     formatter = LineFormatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
     handler.setFormatter(formatter)
     logger.addHandler(handler)
+    below = logging.getLogger(OURS)  # of parts that are given no log, since the owner's code makes them (workers/mcp/)
+    below.handlers, below.propagate = [handler], False
+    below.setLevel(LEVELS[level])
     if queue := queue_of(sys.stderr):
         queue.tell_lost = formatter.lost_lines
     return Log(logger)
