@@ -354,7 +354,10 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Raise it to have this job run again after a while, at most 20 times in all. It does not count as a failure of the handler."""
+    """Raise it to have this job run again after a while: it is run at most 20 times in all.
+
+    It does not count as a failure of the handler: `job.attempt` stays, and the tries after failures are all left.
+    """
 
     def __init__(self, after_seconds: float = 1.0) -> None:
         if not 0 <= after_seconds <= 86_400:

@@ -34,6 +34,7 @@ from bus.steps.job_steps import (
     Said,
     Settled,
     Started,
+    Taken,
 )
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
@@ -347,14 +348,14 @@ class MemorySteps(KeptEffects):
         retry_after_ms: int | None,
         apology: Reply | None = None,
         *,
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed:
         held = self._held(job)
         if held is None:
             return Failed.FENCED
         at, entry = held
         self._world.wrote()
-        if retry_after_ms is None or (not has_waited and entry.deliveries - at.waited >= MOST_DELIVERIES):
+        if retry_after_ms is None or (takes != "nothing" and entry.deliveries - at.waited >= MOST_DELIVERIES):
             self._world.give_up(at, entry, job.job_id, reason, self._pack_apology(job, apology))
             self._world.end_job(at)
             return Failed.DEAD
@@ -364,8 +365,8 @@ class MemorySteps(KeptEffects):
             self._world.end_job(at)
             return Failed.SUPERSEDED
         due_ms = self._world.now_ms + retry_after_ms
-        at.waited += has_waited
-        attempt = entry.attempt + (not has_waited)
+        at.waited += takes == "nothing"
+        attempt = entry.attempt + (takes == "attempt")
         at.job, at.retry = None, Retry(entry.record, attempt, entry.deliveries + 1, entry.strikes, due_ms)
         return Failed.RETRY
 

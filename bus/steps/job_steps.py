@@ -126,6 +126,9 @@ class Started(msgspec.Struct, frozen=True):
     """An earlier run was bound to a question: it is its answer and nothing else."""
 
 
+Taken = Literal["attempt", "delivery", "nothing"]
+"""What a run that did not go well takes from its job: a try (which is a delivery as well), a delivery alone, or neither."""
+
 Said = tuple[str, Reply]
 """A reply and its place."""
 
@@ -265,11 +268,11 @@ class JobSteps:
         retry_after_ms: int | None,
         apology: Reply | None = None,
         *,
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed:
         """Ends a failed run: the job runs again after `retry_after_ms`, or with None is a dead letter, and its sender gets `apology`.
 
-        `has_waited`: for something outside; that is no attempt, and not one of the deliveries that it may have.
+        A job that has had all its deliveries is one too, unless the run takes none.
         """
         return await self._fail(
             job.entry_id,
@@ -278,7 +281,7 @@ class JobSteps:
             reason,
             retry_after_ms=retry_after_ms,
             apology=self._pack_apology(job, apology),
-            has_waited=has_waited,
+            takes=takes,
         )
 
     async def _fail(
@@ -290,12 +293,11 @@ class JobSteps:
         *,
         retry_after_ms: int | None = None,
         apology: bytes = b"",
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed:
         after = "" if retry_after_ms is None else retry_after_ms
         words = (conversation, entry_id, self._consumer, job_id, after, reason, MOST_DELIVERIES, apology)
-        arguments = (*words, int(has_waited))
-        return Failed(await self._commands.script("fail", self._keys.board(conversation), *arguments))
+        return Failed(await self._commands.script("fail", self._keys.board(conversation), *words, takes))
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:
         """Gives an unfinished job to another worker; returns whether it became a dead letter instead.

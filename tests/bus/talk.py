@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bus.records.records import SCHEMA_VERSION, OutboxRecord, decode_reply_record
+from bus.records.records import SCHEMA_VERSION, Job, OutboxRecord, decode_reply_record
 from bus.steps.outbox import Commit, Committed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim, Reclaimed
@@ -195,3 +195,10 @@ async def talk_of(scene: Scene, name: str = "supervisor-1") -> Talk:
 
 async def talk_and_worker(scene: Scene, policies: Policies | None = None) -> tuple[Talk, Worker]:
     return await talk_of(scene), await scene.worker("worker-1", policies)
+
+
+async def taken(worker: Worker) -> Job:
+    """The oldest job that nobody has; there is one."""
+    job = await worker.take()
+    assert job is not None
+    return job

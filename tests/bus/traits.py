@@ -12,7 +12,7 @@ from bus.records.outside import SendKey
 from bus.records.records import Job, OutboxRecord, Reply, SentNote
 from bus.records.timers import Timer
 from bus.steps.held import Note
-from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
+from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started, Taken
 from bus.steps.letters import DeadLetter, GivenUp, Quarantined, Revived
 from bus.steps.outbox import Commit
 from bus.steps.outside import Beside, SendOutcome
@@ -109,7 +109,7 @@ class Steps(Protocol):
         retry_after_ms: int | None,
         apology: Reply | None = None,
         *,
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed: ...
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool: ...

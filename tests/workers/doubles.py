@@ -15,7 +15,7 @@ from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.records.timers import Timer
-from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started
+from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started, Taken
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
@@ -90,6 +90,7 @@ class MemoryBus:
     finished: list[str] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
     failed: list[tuple[str, str, int | None]] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     handed_back: list[str] = field(default_factory=list)
     handed_back_begun: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
@@ -370,13 +371,13 @@ class MemoryBus:
         retry_after_ms: int | None,
         apology: Reply | None = None,
         *,
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed:
         with self._operation("fail"):
             if retry_after_ms is None and apology is not None:
                 self.replies.append(("!apology", apology))
-            assert has_waited == (reason in ("waits", "redis_full"))
             self.failed.append((job.job_id, reason, retry_after_ms))
+            self.taken.append(takes)
             return Failed.DEAD if retry_after_ms is None else Failed.RETRY
 
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool:

@@ -27,7 +27,8 @@ class JobContext:
     """The present run of a job.
 
     `idempotency_key` is the same in every run of the job and in no other job: pass it to the services that the handler calls, so that
-    a second run does not order twice. `attempt` counts from 1, `emitted` has the places that an earlier run has sent.
+    a second run does not order twice. `attempt` counts the tries from 1, of which the next one comes after a
+    failure, `deliveries` all runs; `emitted` has the places that an earlier run has sent.
     `messages`: the one that the handler is given last, after those that are handled together with it (`when_busy="coalesce"`);
     the same in every run. `now`: when the message was taken in, the same in every run too. `lateness`: how much later than that a reminder
     was due its job was made: seconds, or days while the agent was down.

@@ -12,7 +12,7 @@ from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import Job, Reply
 from bus.records.timers import Timer
-from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started
+from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started, Taken
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
@@ -101,7 +101,7 @@ class WorkerBus(Outlet, Protocol):
         retry_after_ms: int | None,
         apology: Reply | None = None,
         *,
-        has_waited: bool = False,
+        takes: Taken = "attempt",
     ) -> Failed: ...
     async def hand_back(self, job: Job, *, has_begun: bool = False, apology: Reply | None = None) -> bool: ...
     def hold(self, job: Job) -> None: ...

@@ -14,8 +14,8 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.records.records import MOST_DELIVERIES, NOWHERE, BadRecord, Job, Reply
-from bus.steps.job_steps import Said, Settled
+from bus.records.records import NOWHERE, BadRecord, Job, Reply
+from bus.steps.job_steps import Said, Settled, Taken
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
@@ -439,7 +439,7 @@ class Runner:
             await self._fail_by(hand, StoreFull() if finished is Finished.STORE_FULL else WaitsFull())
             return
         if finished is Finished.CHANGED:
-            await self._fail(hand, "changed", CHANGED_AFTER_SECONDS if job.deliveries < MOST_DELIVERIES else None)
+            await self._fail(hand, "changed", CHANGED_AFTER_SECONDS)
             return
         hand.ended = True
         hand.outcome = "lost" if finished is Finished.FENCED else outcome
@@ -521,12 +521,7 @@ class Runner:
         self._vitals.waited(hand.job, seconds)
 
     async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
-        if isinstance(asked, WaitOutside):
-            await self._fail(hand, WAITS, asked.after_seconds)
-        elif hand.job.deliveries >= MOST_DELIVERIES:
-            await self._fail(hand, "deliveries", None)
-        else:
-            await self._fail(hand, "retry_asked", asked.after_seconds)
+        await self._fail(hand, WAITS if isinstance(asked, WaitOutside) else "retry_asked", asked.after_seconds)
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
         wait = None if isinstance(error, HandlerError) and error.is_final else self._wait_after(hand.job)
@@ -565,9 +560,8 @@ class Runner:
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
         hand.ending = True
-        has_waited = reason in (WAITS, REDIS_FULL)
         failed = await until_redis_answers(
-            lambda: self._bus.fail(job, reason, after_ms, apology, has_waited=has_waited)
+            lambda: self._bus.fail(job, reason, after_ms, apology, takes=_taken_by(reason))
         )
         hand.ended = True
         hand.outcome = "lost" if failed is Failed.FENCED else failed.value.decode()
@@ -613,3 +607,10 @@ class Runner:
             due = trio.current_time() + self._settings.seen_seconds
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
+
+
+def _taken_by(reason: str) -> Taken:
+    """Returns what a run that ended for this reason takes from its job: what asks to be run again is bounded by deliveries, and has not failed."""
+    if reason in (WAITS, REDIS_FULL):
+        return "nothing"
+    return "delivery" if reason in NO_FAILURES else "attempt"

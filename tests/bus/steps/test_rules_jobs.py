@@ -2,14 +2,14 @@
 
 import pytest
 
-from bus.records.records import MOST_DELIVERIES
-from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
+from bus.records.records import MOST_DELIVERIES, Job
+from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Taken
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, Source
 from tests.bus.builders import CONVERSATION, reply, text_of
-from tests.bus.scenes import Scene
-from tests.bus.talk import answer, talk_and_worker
+from tests.bus.scenes import Scene, Worker
+from tests.bus.talk import Talk, answer, taken, talk_and_worker
 
 LEASE_MS = 15_000
 STRIKE = Reclaim(is_strike=True)
@@ -213,51 +213,46 @@ async def test_rule_8_a_job_over_its_own_time_limit_ends_there(scene: Scene) -> 
     assert await answer(worker) == "message 2"
 
 
+async def run_again(talk: Talk, worker: Worker, count: int, takes: Taken = "attempt") -> Job:
+    """A job is run so often, and each time is to run again; returns it as it is taken then."""
+    for _ in range(count):
+        assert await worker.steps.fail(await taken(worker), "handler_error", 0, takes=takes) is Failed.RETRY
+        assert await talk.start_due() == 1
+    return await taken(worker)
+
+
 async def test_rule_8_the_last_delivery_that_fails_is_not_tried_again(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
-    for _ in range(MOST_DELIVERIES - 1):
-        job = await worker.take()
-        assert job is not None
-        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
-        assert await talk.start_due() == 1
-    job = await worker.take()
-    assert job is not None
-    assert job.deliveries == MOST_DELIVERIES
+    job = await run_again(talk, worker, MOST_DELIVERIES - 1)
+    assert job.deliveries == job.attempt == MOST_DELIVERIES
     assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
+
+
+async def test_rule_8_a_job_that_asks_to_be_run_again_has_not_failed_and_is_bounded_by_its_deliveries(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await run_again(talk, worker, MOST_DELIVERIES - 1, "delivery")
+    assert (job.attempt, job.deliveries) == (1, MOST_DELIVERIES)
+    assert await worker.steps.fail(job, "retry_asked", 0, takes="delivery") is Failed.DEAD
+    assert [letter.reason for letter in await talk.supervisor.dead.first()] == ["retry_asked"]
 
 
 async def test_rule_8_a_job_that_waits_for_something_outside_is_not_used_up_by_waiting(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
     await talk.accept(2)
-    for _ in range(2 * MOST_DELIVERIES):
-        job = await worker.take()
-        assert job is not None
-        assert await worker.steps.fail(job, "waits", 0, has_waited=True) is Failed.RETRY
-        assert await talk.start_due() == 1
-    job = await worker.take()
-    assert job is not None
+    job = await run_again(talk, worker, 2 * MOST_DELIVERIES, "nothing")
     assert (job.attempt, job.deliveries) == (1, 2 * MOST_DELIVERIES + 1)
     assert not await worker.steps.hand_back(job, has_begun=True)
     assert await worker.take() is not None
     [reclaimed] = await talk.reclaim()
     assert reclaimed.outcome == "restarted"
-    for _ in range(MOST_DELIVERIES - 3):
-        job = await worker.take()
-        assert job is not None
-        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
-        assert await talk.start_due() == 1
-    job = await worker.take()
-    assert job is not None
+    job = await run_again(talk, worker, MOST_DELIVERIES - 3)
     assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
-    for _ in range(MOST_DELIVERIES - 1):  # the next one has no more for it
-        job = await worker.take()
-        assert job is not None
-        assert await worker.steps.fail(job, "handler_error", 0) is Failed.RETRY
-        assert await talk.start_due() == 1
-    job = await worker.take()
-    assert job is not None
+    job = await run_again(talk, worker, MOST_DELIVERIES - 1)  # the next one has no more for it
     assert await worker.steps.fail(job, "handler_error", 0) is Failed.DEAD
 
 

@@ -27,7 +27,7 @@ from tests.bus.builders import (
 )
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene, Worker
-from tests.bus.talk import Talk, talk_and_worker
+from tests.bus.talk import Talk, taken, talk_and_worker
 
 WAYS = ("fails", "is handed back", "loses its worker", "is a dead letter", "is a dead letter twice")
 
@@ -42,12 +42,6 @@ def redis(redis_url: str) -> Iterator[RedisScene]:
 
 def set_full(redis: RedisScene, *, is_full: bool) -> None:
     redis.client.ask("CONFIG", "SET", "maxmemory", int(is_full))
-
-
-async def taken(worker: Worker) -> Job:
-    job = await worker.take()
-    assert job is not None
-    return job
 
 
 async def note(worker: Worker, job: Job, name: str, value: bytes, *, room: int = 0, only_new: bool = False) -> Noted:
@@ -212,7 +206,7 @@ async def test_rule_15_of_threads_the_result_of_what_has_begun_finds_room_in_a_f
     with pytest.raises(RedisFull):
         await note(worker, job, "step", b"done")
     assert await note(worker, job, "once", b"done") is Noted.NOTED
-    assert await worker.steps.fail(job, "redis_full", 0, has_waited=True) is Failed.RETRY
+    assert await worker.steps.fail(job, "redis_full", 0, takes="nothing") is Failed.RETRY
     set_full(redis, is_full=False)
     await talk.start_due()
     again = await taken(worker)

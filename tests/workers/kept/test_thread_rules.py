@@ -533,11 +533,13 @@ async def test_rule_6_ask_does_not_wait_within_a_time_limit_or_a_step(scene: Sce
 
 async def test_rule_6_steps_that_run_beside_an_ask_are_noted_before_the_run_ends(scene: Scene) -> None:
     agent, calls = Agent(), list[str]()
+    began = trio.Event()
 
     @agent.on_command("ask")
     async def ask(chat: Chat, job: Job) -> None:
         async def slow() -> str:
             calls.append("slow")
+            began.set()
             await trio.sleep(0.02)
             return "noted"
 
@@ -546,8 +548,7 @@ async def test_rule_6_steps_that_run_beside_an_ask_are_noted_before_the_run_ends
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(beside)
-            await trio.lowlevel.checkpoint()
-            await trio.sleep(0.005)
+            await began.wait()
             name = await chat.ask("Your name?", key="name")
         await chat.reply(f"Hello {name}")
 
