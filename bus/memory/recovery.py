@@ -151,4 +151,13 @@ class MemoryLetters:
         return "revived"
 
     async def drop(self, letter: DeadLetter) -> bool:
-        return self._world.dead.pop(letter.id, None) is not None
+        if self._world.dead.pop(letter.id, None) is None:
+            return False
+        self._world.wrote()
+        record = letter.record_or_none()
+        if isinstance(record, JobRecord):
+            at = self._world.conversation(record.conversation_id)
+            for wait_id in [one for one, job_id in at.waits_bound.items() if job_id == record.job_id]:
+                at.drop_wait(wait_id)
+                self._world.timers.pop((record.conversation_id, wait_id), None)
+        return True

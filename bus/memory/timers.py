@@ -1,8 +1,9 @@
 """Timers (DESIGN §3, `fire`)."""
 
 from bus.memory.world import World
+from bus.records.records import NOWHERE
 from bus.records.sealing import BusKey
-from bus.records.timers import Timer, open_timer, pack_job_of, pack_timer
+from bus.records.timers import EVERY, Timer, keyed_id, open_timer, pack_job_of, pack_timer
 from bus.steps.placing import MOST_PLACED
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
@@ -29,6 +30,26 @@ class MemoryTimers:
 
     def opened(self, packed: bytes, alarm: Alarm) -> Timer:
         return open_timer(packed, alarm.conversation_id, alarm.timer_id, key=self._bus_key, agent_id=self._agent_id)
+
+    async def declare(self, name: str, every_seconds: int, now_ms: int) -> bool:
+        """Nobody's declared timer is damaged here, or of a later version."""
+        timer_id = keyed_id(NOWHERE, EVERY + name)
+        packed = await self.read(alarm := Alarm(NOWHERE, timer_id, 0))
+        if packed is not None and self.opened(packed, alarm).every_ms == every_seconds * 1000:
+            return False
+        due_ms, every_ms = now_ms + every_seconds * 1000, every_seconds * 1000
+        timer = Timer(
+            id=timer_id,
+            conversation_id=NOWHERE,
+            due_ms=due_ms,
+            kind="reminder",
+            name=EVERY + name,
+            every_ms=every_ms,
+        )
+        packed = pack_timer(timer, key=self._bus_key, agent_id=self._agent_id)
+        self._world.timers[NOWHERE, timer_id] = (due_ms, packed)
+        self._world.wrote()
+        return True
 
     async def fire(self, packed: bytes, timer: Timer, now_ms: int) -> Fired:
         world, where = self._world, (timer.conversation_id, timer.id)

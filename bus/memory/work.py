@@ -395,10 +395,7 @@ class MemorySteps(KeptEffects):
                 at.waits[wait_id] = record
                 at.waits_from[wait_id] = at.next_seq
             case ("drop_wait", str(wait_id), _, _):
-                at.waits.pop(wait_id, None)
-                at.waits_from.pop(wait_id, None)
-                at.waits_bound.pop(wait_id, None)
-                at.waits_let.discard(wait_id)
+                at.drop_wait(wait_id)
             case ("state", bytes(record), _, _):
                 at.state = record
             case ("exchange", bytes(record), _, _):

@@ -138,6 +138,12 @@ class Conversation:
         self.journal |= self.journal_before_death.pop(job_id, {})
         self.cards_at |= self.cards_before_death.pop(job_id, {})
 
+    def drop_wait(self, wait_id: str) -> None:
+        self.waits.pop(wait_id, None)
+        self.waits_from.pop(wait_id, None)
+        self.waits_bound.pop(wait_id, None)
+        self.waits_let.discard(wait_id)
+
     def knows(self, signed_id: bytes) -> bool:
         return any(known == signed_id for known, _ in self.ids)
 

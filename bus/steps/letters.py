@@ -53,26 +53,30 @@ class DeadLetter(msgspec.Struct, frozen=True):
     @property
     def sender_id(self) -> str:
         """Returns the sender of a job's message; '' for a reply, and if it is not known."""
-        try:
-            record = self.decoded()
-        except BadRecord:
-            return ""
+        record = self.record_or_none()
         return record.sender_id if isinstance(record, JobRecord) else ""
 
     def light(self) -> "DeadLetter":
-        """Returns it without its record, which may be a mebibyte, but with the message's id."""
-        return msgspec.structs.replace(self, record=b"", values=b"", answers=self.answers or f"{self.job_id} ")
+        """Returns it without its content, which may be a mebibyte, but with the message's id, and of a job with what `drop` needs to know."""
+        record, kept = self.record_or_none(), b""
+        if isinstance(record, JobRecord):
+            kept = msgspec.msgpack.encode(msgspec.structs.replace(record, sealed=b""))
+        return msgspec.structs.replace(self, record=kept, values=b"", answers=self.answers or f"{self.job_id} ")
 
     @property
     def job_id(self) -> str:
         """Returns the id of the message that it is about; '' if that is not known."""
         if self.answers.strip():
             return self.answers.split(" ")[0]
+        record = self.record_or_none()
+        return record.job_id if isinstance(record, JobRecord | ReplyRecord) else ""
+
+    def record_or_none(self) -> Record | None:
+        """Returns the readable part of its record; None if that cannot be read."""
         try:
-            record = self.decoded()
+            return self.decoded()
         except BadRecord:
-            return ""
-        return "" if isinstance(record, OutboxRecord) else record.job_id
+            return None
 
     def decoded(self) -> Record:
         """Returns the readable part of its record (a job, a reply or a committed send). Raises BadRecord."""
@@ -131,7 +135,12 @@ class DeadLetters:
         return cast(Revived, answer)
 
     async def drop(self, letter: DeadLetter, why: GivenUp = "operator") -> bool:
-        """Give it up for good; False if it is not there."""
+        """Gives it up for good; returns False if it is not there. With a job the question goes that it was to answer."""
+        record = letter.record_or_none()
+        if isinstance(record, JobRecord):
+            names, at = self._keys, record.conversation_id
+            keys = [*names.board(at), names.waits(at), names.timers(at), names.alarms]
+            return await self._client.script("drop_job", keys, at, letter.id, record.job_id, why) == 1
         keys = [
             self._keys.dead,
             self._keys.dead,

@@ -122,7 +122,7 @@ def drop_dead(
     older_than: float | None,
     yes: bool,
 ) -> None:
-    """Delete LETTER_IDS: a message stays unanswered, a reply unsaid, and nobody is told."""
+    """Delete LETTER_IDS: a message stays unanswered, a reply unsaid, a question that the message answered is closed, and nobody is told."""
     choice = Choice(letter_ids, everything, reason, sender, older_than)
     choice.check()
     with told(*REFUSALS):

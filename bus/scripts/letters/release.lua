@@ -1,4 +1,4 @@
--- Deletes a message in quarantine or a dead letter that is given up.
+-- Deletes a message in quarantine that is given up, or a dead letter that is no job (of one: drop_job.lua).
 -- KEYS 1 quarantine or dead letters  2 quarantined message ('' for a dead letter: the same key as 1)  3 wanted  4 write count  5 ledger
 --      6 what waits for what  7 kept
 -- ARGV 1 name of the message, or entry of the dead letters  2 'quarantine' or 'dead'  3 message_id  4 why: 'operator', 'copy' or 'overflow'

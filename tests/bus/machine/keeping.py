@@ -218,6 +218,16 @@ class SideBySide(RuleBasedStateMachine):
 
         self._both(retry)
 
+    @rule()
+    def a_dead_letter_is_dropped(self) -> None:
+        """The first, with the question that its job was to answer; and once more, when it is gone."""
+
+        def drop(side: Side) -> list[bool]:
+            letters = at_once(side.supervisor.dead.first(1))
+            return [at_once(side.supervisor.dead.drop(one)) for one in letters * 2]
+
+        self._both(drop)
+
     @rule(hours=st.integers(0, 2))
     def time_passes_and_timers_fire(self, hours: int) -> None:
         def fire(side: Side) -> list[object]:

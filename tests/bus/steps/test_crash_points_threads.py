@@ -14,9 +14,9 @@ import pytest
 
 from bus.records.cards import CardMove
 from bus.records.outside import OUTSIDE, SendKey
-from bus.records.records import Job, ReplyRecord, decode_reply_record
+from bus.records.records import Job, Reply, ReplyRecord, decode_reply_record
 from bus.records.timers import Timer
-from bus.steps.job_steps import Carded, Emitted, Finished, Started
+from bus.steps.job_steps import Carded, Emitted, Failed, Finished, Started
 from bus.steps.outbox import Committed
 from bus.steps.outside import SendOutcome
 from bus.steps.placing import Placed
@@ -28,14 +28,17 @@ from tests.bus.builders import CARD_ANSWERED, CONVERSATION, arrival_of, job_of, 
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import MemoryScene, Scene, Supervisor, Worker
 from tests.bus.steps.test_rules_outside import said
-from tests.bus.talk import Talk
+from tests.bus.talk import Talk, taken
 
 OTHER = "other"
+RECALL = Reply(kind="recall", content_type="recall", payload={"job_id": "job", "place": "0"})
 CARD, WAIT = "card", "w"
 FAR_MS = 1 << 50
 WAYS = ("dies before", "dies after", "is cut")
 NEW = ("note", "emit_card", "emit_to", "settle", "bind_wait", "stop", "fire", "place", "send", "let_out")
 OLD = ("accept", "start", "emit", "commit", "confirm")
+BESIDE = ("declare", "forget", "acted", "drop")
+"""What supervisors do beside threads: timers of their own, and damaged ones; a recall that the relay has heard; dead letters that are dropped."""
 TWO = [{one: "dies after", other: "dies before"} for one, other in itertools.permutations(NEW, 2)] + [
     {one: way, other: "dies after"} for one in NEW for other in OLD for way in WAYS
 ]
@@ -54,9 +57,9 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.half, name)
-        if name in ("steps", "store", "outbox", "outside", "placing", "timers"):
+        if name in ("steps", "store", "outbox", "outside", "placing", "timers", "dead"):
             return Mortal(found, self.plan)
-        return self._mortal(name, found) if name in NEW + OLD else found
+        return self._mortal(name, found) if name in NEW + OLD + BESIDE else found
 
     def _mortal(self, name: str, step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def act(*arguments: object, **named: object) -> object:
@@ -276,3 +279,70 @@ async def test_each_new_step_may_die_before_and_after_and_be_cut(redis_url: str,
 async def test_so_may_two_of_them_and_each_with_an_older_one() -> None:
     for plan in TWO:
         await lives_through(MemoryScene(), plan)
+
+
+async def done_beside(scene: Scene, plan: dict[str, str]) -> None:
+    """There are a damaged timer, a recall, and the dead letter of an answer; with these deaths on the way each is done with once."""
+    talk = Talk(await scene.supervisor("before"))
+    await talk.supervisor.check()
+    worker = await scene.worker("before")
+    await talk.accept(1)
+    asking = await taken(worker)
+    wait: Effect = ("wait", WAIT, worker.steps.seal_wait(asking, WAIT, b"wait"), "")
+    damaged: Effect = ("timer", "damaged", 1, b"\x91")
+    deadline = Timer(id=WAIT, conversation_id=CONVERSATION, due_ms=FAR_MS, kind="deadline", name=WAIT)
+    sets: Effect = ("timer", WAIT, FAR_MS, worker.steps.seal_timer(deadline))
+    assert await worker.steps.emit(asking, "0", RECALL) is Emitted.QUEUED
+    assert await worker.steps.settle(asking, "waiting", [wait, sets, damaged]) is Finished.DONE
+    await talk.accept(2)
+    answer = await taken(worker)
+    assert await worker.steps.bind_wait(answer, WAIT) is Bound.BOUND
+    assert await worker.steps.fail(answer, "broke", None) is Failed.DEAD
+    left, lives = dict(plan), 0
+    while not await _all_is_done(scene, left, lives):
+        lives += 1
+        assert lives <= len(plan)
+    assert left == {}, "a step was never taken"
+    assert len(await talk.supervisor.timers.due(FAR_MS)) == 1, "of what was declared"
+    assert await talk.supervisor.dead.count() == 0
+    await talk.accept(3)
+    last = await taken(worker)
+    assert await worker.steps.open_waits(last) == []
+    await worker.steps.finish(last)
+    assert await talk.supervisor.take_reply() is None
+    assert await scene.leftovers() == []
+    facts = await scene.facts()
+    assert (facts.busy, facts.counted, facts.waits) == (frozenset(), {}, {})
+
+
+async def _all_is_done(scene: Scene, plan: dict[str, str], lives: int) -> bool:
+    half = await scene.supervisor(f"supervisor-{lives}")
+    await half.check()
+    supervisor = cast("Supervisor", Mortal(half, plan))
+    try:
+        for pending in await half.recovery.pending(half.recovery.replies):
+            await half.recovery.reclaim(half.recovery.replies, pending, Reclaim())
+        now_ms = await half.timers.now_ms()
+        await supervisor.timers.declare("clean", 3600, now_ms)
+        for alarm in await half.timers.due(now_ms):
+            await supervisor.timers.forget(await half.timers.read(alarm), alarm)
+        while (entry := await half.take_reply()) is not None:
+            said_at = decode_reply_record(entry.fields["r"])
+            answers = (said_at.job_id, said_at.place)
+            await supervisor.outbox.acted(CONVERSATION, entry.id, answers=answers, what="recall")
+        for letter in await half.dead.first():
+            await supervisor.dead.drop(letter)
+    except Died:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("step", BESIDE)
+async def test_so_may_each_step_beside_threads_and_two_of_them(redis_url: str, step: str) -> None:
+    for way in WAYS:
+        for scene in (MemoryScene(), RedisScene(redis_url)):
+            await done_beside(scene, {step: way})
+            scene.close()
+        for other in BESIDE:
+            if other != step:
+                await done_beside(MemoryScene(), {step: way, other: "dies after"})

@@ -9,6 +9,7 @@ from bus.records import records
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.kept import WAIT, pack_kept
 from bus.records.records import SCHEMA_VERSION, Job, NewerRecord, decode_reply_record
+from bus.records.timers import Timer
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
@@ -371,6 +372,34 @@ async def test_rule_2_of_threads_a_wait_is_answered_by_the_first_job_that_begins
     assert await worker.steps.bind_wait(revived, "wait") is Bound.BOUND
     await worker.steps.settle(revived, "done", [("drop_wait", "wait", "", "")])
     assert await scene.leftovers() == []
+
+
+async def test_rule_2_of_threads_a_dead_letter_that_is_dropped_takes_the_question_with_it_that_it_was_to_answer(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    timers, dead = talk.supervisor.timers, talk.supervisor.dead
+    await talk.accept(1)
+    asking = await taken(worker)
+    for wait_id in ("bound", "open"):
+        timer = Timer(id=wait_id, conversation_id=CONVERSATION, due_ms=1 << 50, kind="deadline", name=wait_id)
+        sets: Effect = ("timer", wait_id, timer.due_ms, worker.steps.seal_timer(timer))
+        await worker.steps.settle(asking, "waiting", [waits(asking, wait_id), sets])
+        await talk.accept(2 if wait_id == "bound" else 3)
+        asking = await taken(worker)
+    answer = asking
+    assert await worker.steps.bind_wait(answer, "bound") is Bound.BOUND
+    assert await worker.steps.fail(answer, "broke", None) is Failed.DEAD
+    [letter] = await dead.first()
+    light = letter.light()
+    assert len(light.record) < len(letter.record), "what it is about is known without what was said"
+    assert [await dead.drop(light), await dead.drop(light)] == [True, False]
+    await talk.accept(4)
+    assert [wait.id for wait in await worker.steps.open_waits(await taken(worker))] == ["open"]
+    assert await timers.count(CONVERSATION) == 1
+    facts = await scene.facts()
+    assert facts.counted == facts.waits
+    assert facts.counted["waits_open"] == 1
 
 
 async def test_rule_3_of_threads_no_message_interrupts_a_job_that_answers(scene: Scene) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import BOUNDS, BYTES, FORMER, IDS, INTAKE, JOBS, LETTERS, QUARANTINE, script
+from tests.mutants.bus.places import BOUNDS, BYTES, FORMER, IDS, INTAKE, JOBS, LETTERS, QUARANTINE, THREADS, script
 from tests.mutants.mutant import of
 
 OF_INTAKE = (
@@ -81,6 +81,13 @@ OF_INTAKE = (
         script("release"), LETTERS,
         ("release_frees_what_it_kept", "  release_kept(KEYS[7], KEYS[2])\n", ""),
         ("release_waits_for_nothing_more", "waits_no_longer(KEYS[6], KEYS[2], ARGV[1])", ""),
+    ),
+    *of(
+        script("drop_job"), (*THREADS, "tests/bus/steps/test_crash_points_threads.py"),
+        ("a_dropped_letter_takes_its_question", "if id and fields[i + 1] == ARGV[3] then", "if false then"),
+        ("a_dropped_letter_takes_no_other_question", "if id and fields[i + 1] == ARGV[3] then", "if id then"),
+        ("a_dropped_letter_takes_its_deadline", "    drop_timer(TIMERS, ALARMS, id)\n", ""),
+        ("a_letter_is_dropped_once", "if redis.call('XDEL', DEAD, ARGV[2]) == 0 then return 0 end", "redis.call('XDEL', DEAD, ARGV[2])"),
     ),
     *of(
         script("revive"), (*JOBS, "tests/bus/steps/test_rules_outbound.py"),
