@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from bus.records import ulid
-from bus.records.cards import MOST_UPDATES, CardKept, CardMove
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.control import Observation
 from bus.records.events import Event, content_of
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
@@ -117,6 +117,8 @@ class _Kept:
                 self.waits[str(word)] = OpenWait(str(word), cast(bytes, other), 0)
             elif op == "drop_wait":
                 self.waits.pop(str(word), None)
+            elif op == "card":
+                self.cards.setdefault(str(word), decode_card(str(other).encode()))
             elif op == "forget":
                 self.state = None
                 self.waits.clear()

@@ -8,7 +8,7 @@ import msgspec
 
 from bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 from bus.records.apologies import is_owed_an_apology
-from bus.records.cards import MOST_UPDATES, CardKept, CardMove
+from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.kept import WAIT, open_kept, pack_kept
 from bus.records.records import (
@@ -157,9 +157,7 @@ class MemorySteps(KeptEffects):
         at.emitted.add(place)
         if card is not None:
             at.cards_at[place] = card.card_id
-            other.cards[card.card_id] = CardKept(0, job.thread_id, place, card.kind)
-            if len(other.cards) >= CARDS_TRIM_AT:
-                other.cards = dict(sorted(other.cards.items())[-CARDS_KEPT:])
+            self._keep_card(other, card.card_id, CardKept(0, job.thread_id, place, card.kind))
         self._world.wrote()
         where = ReplyPlace(job.thread_id, conversation_id, place, job.accepted_ms)
         packed = pack_reply(
@@ -172,6 +170,11 @@ class MemorySteps(KeptEffects):
         )
         self._world.say(other, packed)
         return Emitted.QUEUED
+
+    def _keep_card(self, at: Conversation, card_id: str, card: CardKept) -> None:
+        at.cards[card_id] = card
+        if len(at.cards) >= CARDS_TRIM_AT:
+            at.cards = dict(sorted(at.cards.items())[-CARDS_KEPT:])
 
     async def emit_card(self, job: Job, place: str, reply: Reply, move: CardMove) -> CardEmitted:
         held = self._held(job)
@@ -193,9 +196,7 @@ class MemorySteps(KeptEffects):
             return CardEmitted(Carded.FULL)
         at.emitted.add(place)
         at.cards_at[place] = move.card_id
-        at.cards[move.card_id] = kept or CardKept(0, job.thread_id, place, move.kind)
-        if len(at.cards) >= CARDS_TRIM_AT:
-            at.cards = dict(sorted(at.cards.items())[-CARDS_KEPT:])
+        self._keep_card(at, move.card_id, kept or CardKept(0, job.thread_id, place, move.kind))
         self._world.wrote()
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)
@@ -396,6 +397,8 @@ class MemorySteps(KeptEffects):
                 at.waits_from[wait_id] = at.next_seq
             case ("drop_wait", str(wait_id), _, _):
                 at.drop_wait(wait_id)
+            case ("card", str(card_id), str(kept), _):
+                self._keep_card(at, card_id, at.cards.get(card_id) or decode_card(kept.encode()))
             case ("state", bytes(record), _, _):
                 at.state = record
             case ("exchange", bytes(record), _, _):

@@ -26,6 +26,11 @@ class CardKept(msgspec.Struct, frozen=True):
     kind: str
 
 
+def encode_card(kept: CardKept) -> str:
+    """Returns what is kept of a card as it stands in Redis (`new_card` of bus/scripts/_library.lua)."""
+    return _SEPARATOR.join((str(kept.revision), kept.job_id, kept.place, kept.kind))
+
+
 def decode_card(packed: bytes) -> CardKept:
     """Returns what is kept of a card; raises BadRecord."""
     revision, *rest = packed.decode("utf-8", "replace").split(_SEPARATOR)

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from bus.records import ulid
-from bus.records.cards import CardKept, CardMove
+from bus.records.cards import CardKept, CardMove, decode_card
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
@@ -297,11 +297,13 @@ class MemoryBus:
             if op == "store" and version not in ("*", self.stored.get(str(name), b"")):
                 return Finished.CHANGED
         self.settled.append((outcome, tuple(effects)))
-        for op, body, _, record in effects:
+        for op, body, kept, record in effects:
             if op == "store":
                 self._put(("store", body, "", record))
             elif op == "state" and isinstance(body, bytes):
                 self.states[job.conversation_id] = body
+            elif op == "card":
+                self.cards.setdefault(str(body), decode_card(str(kept).encode()))
             elif op == "exchange" and isinstance(body, bytes):
                 self.exchanges.setdefault(job.conversation_id, []).append(body)
         return await self.finish(job, outcome, last=last, began_ms=began_ms)

@@ -45,7 +45,6 @@ class StageBus:
     is_dead: bool = False
     idle: trio.Event = field(default_factory=trio.Event)
     supersede: Callable[[str], None] = lambda _entry_id: None
-    after_card: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self.worker.steps, name)
@@ -70,8 +69,6 @@ class StageBus:
             await trio.lowlevel.checkpoint()
             self._point()
             answer = await step(*arguments, **named)
-            if name == "emit_card":
-                await self.after_card()
             if name in ("finish", "settle") and answer is Finished.DONE:
                 self.outcomes.append(str(arguments[1]))
             self._point()
@@ -159,15 +156,13 @@ class Heard:
 class Stage:
     """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id.
 
-    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced. `after_card`: what
-    happens once a card has left, before the worker does the next thing.
+    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced.
     """
 
     scene: Scene
     agent: Agent
     dies_at: float = math.inf
     at_once: Mapping[str, str] = field(default_factory=dict)
-    after_card: Callable[[Heard], Awaitable[None]] | None = None
     talk: Talk | None = None
     points: int = 0
     seq: int = 0
@@ -302,8 +297,6 @@ class Stage:
         is_done = False
         while not is_done:
             bus = StageBus(worker, self._count, self.dies_at, self.is_beside_another_version, self.outcomes)
-            if self.after_card is not None:
-                bus.after_card = self._after_card
             vitals = Vitals()
             vitals.introduce(consumer=worker.name, handler="stage:agent", concurrency=1)
             async with self.agent.lifespan() as shared, trio.open_nursery() as nursery:
@@ -314,12 +307,6 @@ class Stage:
             sent = await self._send_all()
             due = await talk.start_due()
             is_done = not (sent or due)
-
-    async def _after_card(self) -> None:
-        happens, self.after_card = self.after_card, None
-        await self._send_all()
-        if happens is not None:
-            await happens(self.transcript[-1])
 
     def _count(self) -> int:
         self.points += 1

@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 import trio
 
-from bus.records.cards import CardKept
+from bus.records.cards import CardKept, encode_card
 from bus.records.records import InboundMessage, Job, Payload, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
@@ -382,7 +382,7 @@ class _Begun:
             handled=True, last=self.last, effects=(*effects, *self._waiting(self.thread.draft)), outcome="waiting"
         )
 
-    def _waiting(self, draft: Draft) -> tuple[Effect, Effect]:
+    def _waiting(self, draft: Draft) -> tuple[Effect, ...]:
         """Returns the effects by which the thread waits, with all that it needs to go on, and by which it goes on without an answer."""
         run, sending, outlet = self.run, self.sending, self.environment.outlet
         wait = Wait(
@@ -406,7 +406,10 @@ class _Begun:
             place=draft.place,
         )
         deadline = timer_for(run.message, run.job, wait.id, wait.due_ms, kind="deadline", name=wait.id)
+        card = CardKept(0, run.job.thread_id, draft.place, draft.kind)
+        shows: tuple[Effect, ...] = () if draft.kind == "text" else (("card", wait.id, encode_card(card), ""),)
         return (
+            *shows,
             ("wait", wait.id, outlet.seal_wait(run.job, wait.id, wait.encoded()), ""),
             ("timer", wait.id, wait.due_ms, outlet.seal_timer(deadline)),
         )

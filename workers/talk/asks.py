@@ -115,7 +115,7 @@ class Asks:
         raise thread.suspended
 
     async def _show(self, question: Question, name: str, timeout: timedelta, who: list[str]) -> None:
-        """Shows the question, or has a text shown in one step with its wait; then nothing more is said."""
+        """Has the question shown in one step with its wait, so that nobody meets one without the other; then nothing more is said."""
         thread, sending = self._thread, self._sending
         asked_ms = await thread.time_to_wait()
         place = f"{name}@{thread.job.short_id}" if thread.job.continues else name
@@ -123,12 +123,9 @@ class Asks:
         payload = question.payload(card_id)
         async with sending.turn():
             due_ms = asked_ms + int(timeout.total_seconds() * 1000)
-            if question.asked == "text":
-                # Together with the wait: else an answer could come before it, and be taken for words that were waiting already.
-                sending.say_with_end(place, Reply(kind="message", content_type="text", payload=payload))
-            else:
-                reply = Reply(kind="message", content_type="artifact", payload=payload)
-                await sending.emit_card(place, card_id, question.asked, reply)
+            is_card = question.asked != "text"
+            reply = Reply(kind="message", content_type="artifact" if is_card else "text", payload=payload)
+            sending.say_with_end(place, reply, card_id if is_card else "")
             question_hash = question.question_hash(card_id)
             thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms, place))
             sending.suspend()

@@ -213,14 +213,19 @@ class Sending:
                 self._soon.expect(self)
         await trio.lowlevel.checkpoint()
 
-    def say_with_end(self, place: str, reply: Reply) -> None:
-        """Notes a reply that goes out behind all others in one step with the job's end, and not before it. Raises as `emit`."""
+    def say_with_end(self, place: str, reply: Reply, card_id: str = "") -> None:
+        """Notes a reply that goes out behind all others in one step with the job's end, and not before it. Raises as `emit`.
+
+        `card_id`: of the card that it is; that the conversation has it is an effect of the end.
+        """
         self._check_somewhere()
         self._is_said(place, reply)
         if not self._is_lost and not self.was_emitted(place):
             self.has_said = True
             self._said.add(place)
             self._with_end.append((place, self._with_hops(reply)))
+        if card_id:
+            self._cards_here[place] = card_id
 
     def _is_said(self, place: str, reply: Reply) -> None:
         if self.keeping is not None:

@@ -6,6 +6,7 @@
 --         wait: its id, its record   drop_wait: its id   state: its record   exchange: its record   forget: nothing
 --         store: a key of the owner's, the beginning of the record that was read ('' for none, '*' whatever is there), its record ('' for none)
 --         timer: its id, when it is due (ms), its record   drop_timer: its id
+--         card: the id of a card among the replies, what is kept of it (bus/records/cards.py)
 -- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | store_full, waits_full (they take no more) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
 local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS, STORE = unpack(KEYS, OWN, OWN + 7)
@@ -33,6 +34,9 @@ local write = {
   store = function(key, _, record) put_in_store(STORE, key, record) end,
   timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end,
   drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end,
+  card = function(id, card)
+    if redis.call('HEXISTS', CARDS, id) == 0 then keep_card(CARDS, id, card) end -- a former version has shown it before
+  end,
 }
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 local has_reply, places, load, has_placed = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4], 'load', 'placed'))

@@ -151,7 +151,7 @@ async def test_what_follows_another_answer_is_never_what_the_relay_has_had(scene
 async def test_whatever_a_worker_does_when_it_dies_people_get_the_same_and_nothing_is_done_twice(scene: Scene) -> None:
     whole = Stage(scene, booking())
     await books(whole)
-    assert whole.points >= 40
+    assert whole.points >= 38
     scene.close()
     unknown = 0
     for point in range(0, whole.points, 1 if isinstance(scene, MemoryScene) else 5):
@@ -895,7 +895,8 @@ async def test_rule_15_a_card_that_could_not_be_waited_for_is_not_shown(left: in
         bus.give(job_of("/ask", attempt=4))
         await bus.until(lambda: bus.failed or bus.settled)
     is_shown = left > 300
-    assert ([reason for _, reason, _ in bus.failed], len(bus.moves)) == ([] if is_shown else ["waits_full"], is_shown)
+    cards = [reply for _, reply in bus.replies if "artifact" in reply.payload]
+    assert ([reason for _, reason, _ in bus.failed], len(cards)) == ([] if is_shown else ["waits_full"], is_shown)
 
 
 async def test_rule_11_who_was_not_asked_is_told_so_and_may_talk_of_other_things(scene: Scene) -> None:
@@ -975,23 +976,28 @@ async def test_rule_3_an_answer_is_nobodys_company_and_neither_is_a_command(scen
     assert await scene.leftovers() == []
 
 
-async def test_rule_3_who_presses_at_once_does_not_interrupt_the_question(scene: Scene) -> None:
-    agent, stages = Agent(when_busy="interrupt"), list[Stage]()
+async def test_rule_3_whoever_hears_a_card_that_asks_can_answer_it_also_where_its_worker_died_and_they_said_something_else() -> (
+    None
+):
+    agent = Agent(when_busy="interrupt")
 
     @agent.on_command("ask")
-    async def ask(chat: Chat, job: Job) -> None:
-        asked = chat.ask(Approval("Sure?"))
-        await chat.reply(f"Sure: {await asked}")
+    async def ask(chat: Chat) -> None:
+        await chat.reply("Well.")
+        await chat.reply(f"Sure: {await chat.ask(Approval('Sure?'))}")
 
-    async def presses_at_once(card: Heard) -> None:
-        said = {"decision": "approved", "question_hash": card.card["question_hash"]}
-        artifact = {"subtype": "response", "ref_artifact": card.card_id, "payload": said}
-        await stages[0].accept({"type": "artifact", "artifact": artifact})
+    @agent.on_message("text")
+    async def other(chat: Chat) -> None:
+        await chat.reply("hm")
 
-    stage = Stage(scene, agent, after_card=presses_at_once)
-    stages.append(stage)
-    assert texts(await stage.say("/ask")) == ["Sure?", "Sure: True"]
-    assert await scene.leftovers() == []
+    whole = Stage(MemoryScene(), agent, at_once={"Sure?": "hello"})
+    await whole.say("/ask")
+    for point in range(whole.points):
+        stage = Stage(scene := MemoryScene(), agent, dies_at=point, at_once={"Sure?": "hello"})
+        [card] = [heard for heard in await stage.say("/ask") if heard.card]
+        assert texts(await stage.press(card, approve=True)) == ["Sure: True"]
+        assert texts(stage.transcript) == ["Well.", "Sure?", "hm", "Sure: True"]
+        assert await scene.leftovers() == []
 
 
 async def test_rule_10_a_question_that_this_version_cannot_read_costs_its_answer_a_dead_letter_and_not_the_worker(
