@@ -277,8 +277,11 @@ class _Desk:
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:  # noqa: ARG002
-        return list(records)
+    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:  # noqa: ARG002
+        return list(records)[: None if until is None else int(until)]
+
+    def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:  # noqa: ARG002
+        return str(len(list(records)))
 
     def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
         return ("state", body, b"", b"")

@@ -77,12 +77,26 @@ class KeptEffects:
     def _open_state(self, job: Job, packed: bytes) -> bytes:
         return open_kept(packed, STATE, job.conversation_id, key=self._bus_key, agent_id=self._agent_id)
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:
-        """Returns what was said before the job's thread began, an exchange each, oldest first: the same in each run of the thread.
+    def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:
+        """Returns the name of the newest exchange that was there before the job's thread ended; '' if there was none."""
+        newest = ""
+        for packed in records:
+            try:
+                at_ms, thread_id = when_and_where(decode_kept(packed))
+            except BadRecord:
+                continue
+            if thread_id == job.thread_id:
+                break
+            newest = exchange_name(at_ms, thread_id)
+        return newest
 
-        What cannot be read (of a later version, or damaged) is left out: it stays where it is.
+    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:
+        """Returns what was said before the job's thread began, an exchange each, oldest first.
+
+        `until`: the newest that an earlier run of the thread has read, '' for none; what came later is left out, and where that one is there no more
+        all older ones are gone too. What cannot be read (of a later version, or damaged) is left out: it stays where it is.
         """
-        found, from_ms = list[bytes](), self._now_ms() - EXCHANGES_KEPT_MS
+        found, from_ms, is_until_there = list[bytes](), self._now_ms() - EXCHANGES_KEPT_MS, until is None
         for packed in records:
             version = packed[:VERSION_BYTES]
             opened = self._opened_lately.get(version, job.conversation_id)
@@ -94,15 +108,17 @@ class KeptEffects:
                     at_ms, thread_id = opened.at_ms, opened.thread_id
                 if thread_id == job.thread_id:
                     break
-                if at_ms < from_ms:
-                    continue
-                if opened is None:
-                    opened = self._open_exchange(job, record)
-                    self._opened_lately.put(version, opened)
-                found.append(opened.body)
+                if at_ms >= from_ms:
+                    if opened is None:
+                        opened = self._open_exchange(job, record)
+                        self._opened_lately.put(version, opened)
+                    found.append(opened.body)
+                if until == exchange_name(at_ms, thread_id):
+                    is_until_there = True
+                    break
             except BadRecord:
                 continue
-        return found
+        return found if is_until_there else []
 
     def _open_exchange(self, job: Job, record: KeptRecord) -> OpenedExchange:
         place = (EXCHANGE, self._agent_id, job.conversation_id, record.name)

@@ -354,8 +354,11 @@ class MemoryBus:
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes]) -> list[bytes]:
-        return list(records)
+    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:
+        return list(records)[: None if until is None else int(until)]
+
+    def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:
+        return str(len(list(records)))
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         return ("state", body, "", "")

@@ -97,7 +97,7 @@ class StageBus:
         await trio.lowlevel.checkpoint()
 
     async def until_stop_is_pressed(self, job: Job, seconds: float) -> None:
-        await trio.sleep(seconds)
+        await trio.sleep(0.001)
 
     async def is_beside_another_version(self, mine: Presence) -> bool:
         return self.is_beside_others
@@ -156,13 +156,15 @@ class Heard:
 class Stage:
     """`dies_at`: the number of the point at which a worker dies, once. `transcript`: what people got, in order, each with its id.
 
-    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced.
+    `at_once`: what Ann answers to which text as soon as she hears it, also while a worker is dead that has not been replaced; `on_heard`: what
+    happens then besides.
     """
 
     scene: Scene
     agent: Agent
     dies_at: float = math.inf
     at_once: Mapping[str, str] = field(default_factory=dict)
+    on_heard: Callable[[Heard], Awaitable[None]] | None = None
     talk: Talk | None = None
     points: int = 0
     seq: int = 0
@@ -194,6 +196,11 @@ class Stage:
         artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
         return await self.send({"type": "artifact", "artifact": artifact}, who)
 
+    async def press_stop(self, card_id: str, who: str = "ann") -> None:
+        """The Stop button of a card is pressed, while its job runs."""
+        said = {"subtype": "response", "ref_artifact": card_id, "payload": {"action": "cancel"}}
+        await self.accept({"type": "artifact", "artifact": said}, who, stops=card_id)
+
     async def send(self, payload: Mapping[str, object], who: str = "ann") -> list[Heard]:
         await self.accept(payload, who)
         return await self.run()
@@ -210,8 +217,9 @@ class Stage:
         *,
         is_overheard: bool = False,
         reply_to: str | None = None,
+        stops: str = "",
     ) -> str:
-        """A message comes in; its id."""
+        """A message comes in; its id. `stops`: the card whose Stop button it is."""
         talk = await self.talk_here()
         self.seq += 1
         message = InboundMessage(
@@ -232,7 +240,7 @@ class Stage:
         packed = pack_job(
             message, seq=self.seq, accepted_ms=ms, message_ms=ms, key=BUS_KEY, agent_id=AGENT, epoch=epoch
         )
-        assert (await talk.supervisor.store.accept(arrival, packed)).is_new
+        assert (await talk.supervisor.store.accept(arrival, packed, stops=stops)).is_new
         return message.message_id
 
     async def overdue(self, wait_id: str) -> list[Heard]:
@@ -325,6 +333,8 @@ class Stage:
                 self.ids.add(said)
                 opened = open_reply(record, key=BUS_KEY, agent_id=AGENT)
                 self.transcript.append(Heard(record.place, opened, f"sent-{self.seq}"))
+                if self.on_heard is not None:
+                    await self.on_heard(self.transcript[-1])
                 if (answer := self.at_once.get(self.transcript[-1].text)) is not None:
                     await self.accept({"type": "text", "text": answer})
             any_sent = True

@@ -393,7 +393,7 @@ class _Begun:
             message_ms=run.job.message_ms,
             accepted_ms=run.job.accepted_ms,
             epoch=run.job.epoch,
-            journal=self.thread.journal,
+            journal={**self.thread.journal, **self.thread.keeping.noted()},
             places=sorted(sending.places),
             cards=sending.cards,
             entry=draft.entry,

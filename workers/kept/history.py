@@ -110,6 +110,13 @@ def turn_of(message: InboundMessage, at_ms: int) -> Turn:
     )
 
 
+def turn_of_answer(said: Mapping[str, object], sender_id: str, at_ms: int) -> Turn:
+    """Returns the turn of an answer to a question of a handler's."""
+    text = said.get("text")
+    words = text if isinstance(text, str) else _word_for_card({"subtype": "response", "payload": said})
+    return Turn(role="user", text=words, sender_id=sender_id, at_ms=at_ms)
+
+
 def turn_of_reply(reply: Reply, at_ms: int) -> Turn | None:
     """Returns the turn of a reply; None for what says nothing by itself: a stream's beginning, the update of a card."""
     if reply.kind not in ("message", "stream_done") or "ref_artifact" in reply.payload:

@@ -6,7 +6,7 @@ Read when a handler asks for it, once a run; written with the job's end, or not 
 import time
 from collections.abc import Mapping, Sequence
 
-from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Reply
+from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Payload, Reply
 from bus.steps.thread_steps import Effect
 from workers.errors import BadState, HistoryNotKept, StateBeforeAsk
 from workers.kept.history import (
@@ -17,6 +17,7 @@ from workers.kept.history import (
     decode_exchange,
     encode_exchange,
     turn_of,
+    turn_of_answer,
     turn_of_reply,
 )
 from workers.kept.outlet import Outlet, until_redis_answers
@@ -24,6 +25,9 @@ from workers.kept.state import RunningState, StateShape
 from workers.kept.store import StoreRun
 
 BOTH = frozenset({"state", "history"})
+HISTORY = "history:"
+"""Names the entry of a wait's journal that says up to where an earlier run of the thread has read the history; no step has such a name."""
+
 SAID = "said:"
 """Begins the names of journal entries that hold what was said; no step has such a name."""
 
@@ -47,6 +51,8 @@ class Keeping:
         self.has_history = has_history
         self._state: RunningState | None = None
         self._history: History | None = None
+        self._read: Sequence[bytes] | None = None
+        self._seen = (journal or {}).get(HISTORY)
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
         self.store = StoreRun(job, keeper)
@@ -94,7 +100,7 @@ class Keeping:
         self.store.undo()
 
     async def history(self) -> History:
-        """Returns what was said before this job's thread began, oldest first. Raises HistoryNotKept."""
+        """Returns what was said before this job's thread began, oldest first: what the first of its runs that asked has read. Raises HistoryNotKept."""
         if not self.has_history:
             raise HistoryNotKept
         if self._history is None:
@@ -103,11 +109,22 @@ class Keeping:
         return self._history
 
     def _history_of(self, records: Sequence[bytes]) -> History:
+        self._read = records
+        until = None if self._seen is None else self._seen.decode()
+
         def opened() -> list[Turn]:
-            bodies = self._keeper.open_exchanges(self._job, records)
+            bodies = self._keeper.open_exchanges(self._job, records, until=until)
             return [turn for body in bodies for turn in decode_exchange(body)][-MOST_TURNS:]
 
         return History(open_turns=opened)
+
+    def noted(self) -> dict[str, bytes]:
+        """Returns what a run that waits has to leave in its thread's journal: up to where it has read the history, since what others say
+        meanwhile is none of what it saw. Until a run waits nobody else writes there.
+        """
+        if self._read is None or self._seen is not None:
+            return {}
+        return {HISTORY: self._keeper.newest_exchange(self._job, self._read).encode()}
 
     def said(self, place: str, reply: Reply) -> None:
         """Hears of a reply that goes out, or went out in an earlier run: then that run's words count."""
@@ -120,6 +137,13 @@ class Keeping:
         """Hears which tools a turn of the model has called, and what came of it: all of them are kept together."""
         if self.has_history:
             self._said.setdefault(name, Turn(role="assistant", text="", tools=list(uses), at_ms=_now_ms()))
+
+    def answered(self, name: str, question: Reply, said: Payload | None, sender_id: str = "") -> None:
+        """Hears of a question that an earlier run has asked, and what was answered to it (None: nothing): both are said in this thread."""
+        if self.has_history:
+            self.said(f"{name}?", question)
+            if said is not None:
+                self._said[f"{name}!"] = turn_of_answer(said, sender_id, _now_ms())
 
     async def note_said(self, place: str) -> None:
         """Writes down what is said at a place, before it is sent while the handler goes on: a later run may have other words for it.

@@ -236,6 +236,16 @@ class ThreadRun:
         except msgspec.DecodeError:
             return None
 
+    def known(self, name: str) -> str:
+        """Returns what an earlier run has noted under a name by `note_how`; '' if none has."""
+        entry = self.entry(name)
+        return "" if entry is None else msgspec.msgpack.decode(entry.value, type=str)
+
+    async def note_how(self, name: str, how: str) -> None:
+        """Notes how something has ended, by which every later run goes. Raises JournalFull."""
+        entry = Entry("done", msgspec.Raw(msgspec.msgpack.encode(how)))
+        await self._note(name, msgspec.msgpack.encode(entry), room=self._reserved)
+
     async def note_begun(self, step: "Step") -> None:
         """Notes that a step which may be done once begins, and keeps room for its result. Raises JournalFull, OutcomeUnknown."""
         room = self._reserved + RESERVED_BYTES

@@ -11,7 +11,7 @@ from datetime import timedelta
 import msgspec
 import trio
 
-from bus.records.records import NOWHERE, InboundMessage, Reply
+from bus.records.records import NOWHERE, InboundMessage, Payload, Reply
 from workers.errors import BadAsk, Diverged, NoAnswer, TooManyWaits
 from workers.kept.thread import Draft, ThreadRun, counted_from
 from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
@@ -92,8 +92,11 @@ class Asks:
             raise Diverged
         self._thread.has_used(name)
         self._sending.count_places_from(counted_from(name, entry))
+        asked, keeping = _shown(question, question.payload("")), self._thread.keeping
         if given is None:
+            keeping.answered(name, asked, None)
             raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
+        keeping.answered(name, asked, given.said, given.sender_id)
         return given
 
     async def _suspend(
@@ -123,9 +126,7 @@ class Asks:
         payload = question.payload(card_id)
         async with sending.turn():
             due_ms = asked_ms + int(timeout.total_seconds() * 1000)
-            is_card = question.asked != "text"
-            reply = Reply(kind="message", content_type="artifact" if is_card else "text", payload=payload)
-            sending.say_with_end(place, reply, card_id if is_card else "")
+            sending.say_with_end(place, _shown(question, payload), "" if question.asked == "text" else card_id)
             question_hash = question.question_hash(card_id)
             thread.suspend(Draft(card_id, name, question.asked, who, due_ms, question_hash, asked_ms, place))
             sending.suspend()
@@ -135,3 +136,8 @@ class Asks:
             place = self._sending.take_place(None)
             payload = text_payload(text, markdown=False)
             await self._sending.emit(place, Reply(kind="message", content_type="text", payload=payload))
+
+
+def _shown(question: Question, payload: Payload) -> Reply:
+    """Returns the reply that asks a question."""
+    return Reply(kind="message", content_type="text" if question.asked == "text" else "artifact", payload=payload)

@@ -381,7 +381,7 @@ class Chat:
         The end of the block shows that it is done, an exception that it has failed. `cancel`: the words of a Stop button; when whom the
         job is for presses it, the rest of the block is cancelled, within a second or so, and `bar.cancelled` is true behind it.
         """
-        return ProgressBar(self._sending, title, cancel=cancel, key=key)
+        return ProgressBar(self._sending, title, cancel=cancel, key=key, thread=self._thread)
 
     @asynccontextmanager
     async def typing(self) -> AsyncIterator[None]:

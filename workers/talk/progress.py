@@ -1,17 +1,20 @@
 """A card that shows how far something is, for as long as a block runs: `async with chat.progress("Exporting") as bar: await bar.update(40)`.
 
 It changes at most once a second, and less often the longer it runs, since a card has 100 updates; the last one is kept for its end. A second
-run of the job shows it anew, under the revisions that follow.
+run of the job shows it anew, under the revisions that follow. How it ended is noted before that is shown and before the handler goes on: a later run
+takes the same branch, whatever is pressed meanwhile.
 """
 
+import hashlib
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import trio
 
 from bus.records.cards import MOST_UPDATES, CardKept
 from bus.records.records import Reply
 from workers.errors import BadCard
+from workers.kept.thread import ThreadRun
 from workers.talk.cards import CANCEL, Action, Progress, card_payload, update_payload
 from workers.talk.sending import Sending
 
@@ -23,12 +26,21 @@ SHARE_BETWEEN: Final = 0.05
 
 WHOLE: Final = 100.0
 
+DONE: Final = "done"
+CANCELLED: Final = "cancelled"
+BLOCK: Final = "block:"
+"""Begins the names of journal entries that say how a block ended; no step has such a name. One that failed is none of them: a later run tries it again."""
+
 
 class ProgressBar:
     """Made by `chat.progress()`."""
 
-    def __init__(self, sending: Sending, title: str, *, cancel: str | None, key: str | None) -> None:
-        """`cancel`: what stands on its Stop button; without it there is none."""
+    def __init__(
+        self, sending: Sending, title: str, *, cancel: str | None, key: str | None, thread: ThreadRun | None = None
+    ) -> None:
+        """`cancel`: what stands on its Stop button; without it there is none. `thread`: in whose journal it stands how it ended."""
+        self._thread = thread
+        self._name = self._ended = ""
         self._actions = [] if cancel is None else [Action(CANCEL, cancel)]
         self._scope = trio.CancelScope()
         self._watch = trio.CancelScope()
@@ -59,8 +71,9 @@ class ProgressBar:
         return self
 
     async def begin(self) -> None:
-        """Shows the card, and begins to look whether its button was pressed."""
+        """Shows the card, and begins to look whether its button was pressed. Where an earlier run has ended the block it ends so again."""
         async with self._sending.turn():
+            self._look_how_it_ended()
             self._place = self._sending.take_place(self._key)
             self._card_id = self._sending.card_id(self._place)
             payload = card_payload(self._shown, self._card_id)
@@ -68,8 +81,21 @@ class ProgressBar:
             await self._sending.emit_card(self._place, self._card_id, self._shown.kind, reply)
         self._began = self._changed = trio.current_time()
         self._is_open = True
-        if self._actions:
+        if self._ended == CANCELLED:
+            self._is_stopped = True
+            self._scope.cancel()
+        elif self._actions and not self._ended:
+            if self._sending.job.continues and self._sending.was_emitted(self._place):
+                await self._show(
+                    most=MOST_UPDATES - 1
+                )  # a press counts for the job that has shown the card, which was another one
             self._sending.helpers.start_soon(self._look_for_stop)
+
+    def _look_how_it_ended(self) -> None:
+        if self._thread is not None:
+            told = self._key or f"~{hashlib.sha256(self._title.encode()).hexdigest()[:20]}"
+            self._name = self._thread.name(f"{BLOCK}{told}")
+            self._ended = self._thread.known(self._name)
 
     async def _look_for_stop(self) -> None:
         with self._watch:
@@ -85,7 +111,7 @@ class ProgressBar:
         body = self._shown.body if text is None else text
         self._shown = Progress(percent, "running", title=self._title, body=body, actions=self._actions)
         now = trio.current_time()
-        if now - self._changed >= max(SECONDS_BETWEEN, (now - self._began) * SHARE_BETWEEN):
+        if not self._ended and now - self._changed >= max(SECONDS_BETWEEN, (now - self._began) * SHARE_BETWEEN):
             self._changed = now
             await self._show(most=MOST_UPDATES - 1)
         await trio.lowlevel.checkpoint()
@@ -101,23 +127,33 @@ class ProgressBar:
         return is_stopped
 
     async def end(self, error: BaseException | None) -> None:
-        """Shows how it ended."""
+        """Notes how it ended, and shows it."""
         self._is_open = False
         self._watch.cancel()
-        if error is None and self._is_stopped:
-            self._shown = Progress(self._shown.percent, "cancelled", title=self._title, body=self._shown.body)
-        elif error is None:
-            self._shown = Progress(WHOLE, "done", title=self._title, body=self._shown.body)
-        elif isinstance(error, Exception):
+        if error is None:
+            await self._end_as(CANCELLED if self._is_stopped else DONE)
+        elif isinstance(error, Exception) and not self._ended:
             self._shown = Progress(self._shown.percent, "failed", title=self._title, body=self._shown.body)
-        else:
-            return  # the run was cancelled: the next one goes on, or another message has come
-        await self._show(most=MOST_UPDATES)
+            await self._show(most=MOST_UPDATES)
+        # else the run was cancelled: the next one goes on, or another message has come
 
-    async def _show(self, most: int) -> None:
-        """Sends the present state, unless the card has had `most` updates: in its second run it shares them with the first."""
+    async def _end_as(self, how: Literal["done", "cancelled"]) -> None:
+        """Notes the end, so that nothing which comes meanwhile makes another one of it, and then shows it, once."""
+        if self._thread is not None and not self._ended:
+            await self._thread.note_how(self._name, how)
+        percent = WHOLE if how == DONE else self._shown.percent
+        self._shown = Progress(percent, how, title=self._title, body=self._shown.body)
+        await self._show(most=MOST_UPDATES, place=f"{self._place}:end")
+        if how == CANCELLED and self._thread is not None:
+            self._sending.count_places_behind(self._name)
+
+    async def _show(self, most: int, place: str = "") -> None:
+        """Sends the present state, unless the card has had `most` updates: in its second run it shares them with the first.
+
+        `place`: of what is shown once, in whichever run; else each run shows it.
+        """
         self._count += 1
-        place = f"{self._place}:{self._count}:{self._sending.job.deliveries}"
+        place = place or f"{self._place}:{self._count}:{self._sending.job.deliveries}"
 
         def made(kept: CardKept) -> Reply | None:
             if kept.revision >= most:

@@ -117,7 +117,8 @@ class Sending:
         self._line = trio.Lock()
         self._turn = trio.Lock()
         self._next_number = 0
-        self._counted_from = ""
+        self._counted_from = self._answered = ""
+        self._has_words = False
         self._said: set[str] = set()
         self._cards_here: dict[str, str] = {}
         self._used_keys: set[str] = set()
@@ -136,7 +137,13 @@ class Sending:
 
     def count_places_from(self, name: str) -> None:
         """Counts the places of what is said from now on from this answer on: what was said before may be more or less in other code."""
-        self._counted_from = f"{name}/"
+        self._counted_from = self._answered = f"{name}/"
+        self._next_number = 0
+
+    def count_places_behind(self, name: str) -> None:
+        """Counts the places of what is said from now on from here on: what a block that was stopped said may be more or less in each run."""
+        self._has_words = self.has_words
+        self._counted_from = f"{self._answered}{name}/"
         self._next_number = 0
 
     @property
@@ -189,7 +196,7 @@ class Sending:
     @property
     def has_words(self) -> bool:
         """Whether this run has said something, or would have if an earlier one had not."""
-        return self._next_number > 0 or bool(self._used_keys)
+        return self._has_words or self._next_number > 0 or bool(self._used_keys)
 
     def was_emitted(self, place: str) -> bool:
         """Returns whether an earlier run has sent this place."""

@@ -102,6 +102,13 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
         "what the thread saw when it began"
     )
     assert await kept.history() == [b"0", b"1", b"2", b"own", b"meanwhile"]
+    records = await steps.read_exchanges(waiting)
+    newest = steps.newest_exchange(waiting, records)
+    later = await kept.job()
+    assert steps.open_exchanges(later, records, until=newest) == [b"0", b"1", b"2"], "as far as an earlier run had read"
+    assert steps.open_exchanges(later, [b"damaged", *records], until=newest) == [b"0", b"1", b"2"]
+    assert steps.open_exchanges(later, records[3:], until=newest) == [], "what was there before is gone"
+    assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, until="")) == ("", [])
 
 
 async def test_a_hundred_exchanges_are_kept_and_none_of_more_than_thirty_days(scene: Scene) -> None:

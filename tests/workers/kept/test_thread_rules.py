@@ -2,7 +2,7 @@
 
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import msgspec
@@ -36,11 +36,13 @@ from workers import (
     Event,
     Field,
     Form,
+    History,
     Job,
     Message,
     NoAnswer,
     Store,
 )
+from workers.kept.waits import NOT_OPEN
 from workers.talk.sending import MOST_HELD
 from workers.testing import conversation
 
@@ -658,6 +660,109 @@ def approves(words: str, *, key: str | None = None, **made_anew: object) -> Agen
     return agent
 
 
+def stoppable(stages: list[Stage], ran: list[str], *, presses: bool = False) -> Agent:
+    """Exports in a block with a Stop button, which says something and, with `presses`, has the button pressed; and asks behind it."""
+    agent = Agent()
+
+    @agent.on_command("export")
+    async def export(chat: Chat, job: Job) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            ticket = await job.step("ticket", lambda: "t-1")
+            await chat.reply("It takes a while.")
+            if presses:
+                await stages[0].press_stop(bar.id)
+                await trio.sleep(60)
+            ran.append("the whole block")
+        await chat.reply(f"{ticket} stopped." if bar.cancelled else f"{ticket} done.")
+        why = await chat.ask("Why?")
+        await chat.reply(f"{'Stopped' if bar.cancelled else 'Done'}: {why}")
+
+    return agent
+
+
+def words(heard: Iterable[Heard]) -> list[str]:
+    """Without the cards that show how far something is."""
+    return [one.text for one in heard if not one.reply.payload.get("artifact")]
+
+
+async def test_rule_8_a_block_that_was_stopped_is_stopped_in_each_later_run(scene: Scene) -> None:
+    stages, ran = list[Stage](), list[str]()
+    stages.append(stage := Stage(scene, stoppable(stages, ran, presses=True)))
+    assert words(await stage.say("/export")) == ["It takes a while.", "t-1 stopped.", "Why?"]
+    assert stage.transcript[-3].card["status"] == "cancelled"
+    assert [one.text for one in await stage.say("too slow")] == ["Stopped: too slow"], "nothing of it is shown anew"
+    assert ran == []
+
+
+async def test_rule_8_what_is_said_behind_a_stopped_block_is_heard_wherever_its_worker_dies() -> None:
+    stages, ran = list[Stage](), list[str]()
+    whole = Stage(MemoryScene(), stoppable(stages, ran, presses=True))
+    stages.append(whole)
+    await whole.say("/export")
+    for point in range(whole.points):
+        stages[0] = Stage(MemoryScene(), stoppable(stages, ran, presses=True), dies_at=point)
+        await stages[0].say("/export")
+        await stages[0].say("too slow")
+        *within, first, second, third = words(stages[0].transcript)
+        assert [first, second, third] == ["t-1 stopped.", "Why?", "Stopped: too slow"]
+        assert within in ([], ["It takes a while."]), "it was stopped before or behind that"
+
+
+async def test_rule_8_a_stop_that_comes_behind_the_end_of_its_block_changes_nothing_in_a_later_run() -> None:
+    """Each death, and the button is pressed before another worker goes on."""
+    ran, ends = list[str](), set[str]()
+    whole = Stage(MemoryScene(), stoppable([], ran))
+    await whole.say("/export")
+    for point in range(whole.points):
+        stage = Stage(MemoryScene(), stoppable([], ran), dies_at=point)
+
+        async def presses(heard: Heard, stage: Stage = stage) -> None:
+            if heard.card.get("status") == "starting" and stage.lives == 1:
+                await stage.press_stop(heard.card_id)
+
+        stage.on_heard = presses
+        *within, end, asked = [one for one in words(await stage.say("/export")) if one != NOT_OPEN]
+        assert (within, asked) in [([], "Why?"), (["It takes a while."], "Why?")]
+        assert words(await stage.say("so")) == [{"t-1 done.": "Done: so", "t-1 stopped.": "Stopped: so"}[end]]
+        ends.add(end)
+    assert ends == {"t-1 done.", "t-1 stopped."}, "both come up"
+
+
+async def test_rule_8_a_card_that_was_shown_before_an_ask_is_stopped_before_its_first_update(scene: Scene) -> None:
+    agent, stages = Agent(), list[Stage]()
+
+    @agent.on_command("export")
+    async def export(chat: Chat) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            await chat.ask("Which format?")
+            await stages[0].press_stop(bar.id)
+            await trio.sleep(60)
+        await chat.reply("Stopped." if bar.cancelled else "Done.")
+
+    stages.append(stage := Stage(scene, agent))
+    await stage.say("/export")
+    heard = await stage.say("pdf")
+    assert [one.card.get("status") or one.text for one in heard] == ["starting", "cancelled", "Stopped."]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_8_a_block_that_failed_is_tried_again_by_the_next_run(scene: Scene) -> None:
+    agent, tries = Agent(), list[int]()
+
+    @agent.on_command("export")
+    async def export(chat: Chat, job: Job) -> None:
+        async with chat.progress("Exporting", cancel="Stop"):
+            tries.append(job.attempt)
+            if job.attempt == 1:
+                raise KeyError
+        await chat.reply("Done.")
+
+    stage = Stage(scene, agent)
+    heard = await stage.say("/export")
+    assert tries == [1, 2]
+    assert [one.card.get("status") or one.text for one in heard] == ["starting", "failed", "done", "Done."]
+
+
 @pytest.mark.parametrize("key", [None, "delete"])
 async def test_rule_9_what_was_approved_is_what_was_read_also_under_a_key(scene: Scene, key: str | None) -> None:
     stage = Stage(scene, approves("Delete a?", key=key))
@@ -1238,3 +1343,71 @@ async def test_ask_of_an_app_returns_its_answer(scene: Scene) -> None:
     [card] = await stage.say("/ask")
     [said] = await stage.press(card, action="move", data={"to": "e4"})
     assert said.text == f"ann move {{'to': 'e4'}} board {card.card_id}"
+
+
+def remembers() -> Agent:
+    """It reads what was said before it asks, and says so behind the answer; one that asks twice reads it again."""
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, history: History) -> None:
+        before = [turn.text for turn in history]
+        await chat.ask("Your name?")
+        await chat.ask(Approval("Sure?"))
+        assert [turn.text for turn in await chat.history()] == before
+        await chat.reply(f"I knew {before}")
+
+    @agent.on_command("late")
+    async def late(chat: Chat) -> None:
+        await chat.ask("And now?")
+        await chat.reply(f"I knew {[turn.text for turn in await chat.history()]}")
+
+    @agent.on_message("text")
+    async def other(chat: Chat) -> None:
+        await chat.reply("hm")
+
+    return agent
+
+
+async def test_rule_16_a_thread_that_goes_on_sees_of_the_history_what_it_saw_first(scene: Scene) -> None:
+    stage = Stage(scene, remembers())
+    await stage.say("/ask")
+    await stage.say("one", who="ben")
+    [card] = await stage.say("Ann")
+    await stage.say("two", who="ben")
+    assert texts(await stage.press(card, approve=True)) == ["I knew []"], "nothing had been said before"
+    seen = [
+        "one",
+        "hm",
+        "two",
+        "hm",
+        "/ask",
+        "Your name?",
+        "Ann",
+        "[approval]\nSure?",
+        "[answer: approved]",
+        "I knew []",
+    ]
+    await stage.say("/ask")
+    await stage.say("three", who="ben")
+    [card] = await stage.say("Ann")
+    stage.agent = remembers()
+    assert texts(await stage.press(card, approve=True)) == [f"I knew {seen}"], "its own turns in one piece, as it ended"
+
+
+async def test_rule_16_what_is_read_for_the_first_time_behind_an_answer_is_what_stands_there_then(scene: Scene) -> None:
+    stage = Stage(scene, remembers())
+    await stage.say("/late")
+    await stage.say("one", who="ben")
+    assert texts(await stage.say("Well")) == ["I knew ['one', 'hm']"]
+
+
+async def test_rule_16_what_has_been_dropped_meanwhile_is_no_more_seen_and_nothing_newer_in_its_place() -> None:
+    stage = Stage(MemoryScene(), remembers())
+    await stage.say("one", who="ben")
+    await stage.say("/ask")
+    [card] = await stage.say("Ann")
+    for number in range(101):
+        await stage.accept({"type": "text", "text": str(number)}, "ben")
+    await stage.run()
+    assert texts(await stage.press(card, approve=True)) == ["I knew []"]
