@@ -65,7 +65,7 @@ OF_THE_WORKER = (
     *of(
         f"{TALK}/sending.py", MODEL,
         ("rule_5_who_waits_says_nothing_more", "        self._is_suspended = True\n", "        self._is_suspended = False\n"),
-        ("rule_9_places_count_from_the_last_answer", "        self._counted_from = f\"{name}/\"\n", ""),
+        ("rule_9_places_count_from_the_last_answer", "        self._counted_from = self._answered = f\"{name}/\"\n", ""),
     ),
     *of(
         f"{TALK}/reminding.py", MODEL,

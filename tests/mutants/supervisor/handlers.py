@@ -121,8 +121,20 @@ HANDLERS = (
         ("tests/workers/kept/test_thread_rules.py",),
         (
             "a_question_leaves_with_its_wait",
-            "                sending.say_with_end(place,",
-            "                await sending.emit(place,",
+            "            sending.say_with_end(place, _shown(question, payload),",
+            '            await sending.emit(place, _shown(question, payload)) if question.asked == "text" '
+            "else sending.say_with_end(place, _shown(question, payload),",
+        ),
+        (
+            "a_card_that_asks_leaves_with_its_wait",
+            "            sending.say_with_end(place, _shown(question, payload),",
+            "            await sending.emit_card(place, card_id, question.asked, _shown(question, payload)) "
+            'if question.asked != "text" else sending.say_with_end(place, _shown(question, payload),',
+        ),
+        (
+            "what_was_asked_and_answered_is_kept_as_said",
+            "keeping.answered(name, asked, given.said, given.sender_id)",
+            "pass",
         ),
         (
             "what_is_said_after_an_answer_names_it",
@@ -134,6 +146,40 @@ HANDLERS = (
             'f"{name}@{thread.job.short_id}" if thread.job.continues else name',
             "name",
         ),
+    ),
+    *of(
+        "workers/talk/progress.py",
+        ("tests/workers/kept/test_thread_rules.py", "tests/workers/talk/test_progress.py"),
+        ("a_block_ends_as_in_an_earlier_run", "self._ended = self._thread.known(self._name)", "pass"),
+        ("a_block_that_was_stopped_is_left_at_once", "        if self._ended == CANCELLED:", "        if False:"),
+        ("what_has_ended_is_stopped_no_more", "elif self._actions and not self._ended:", "elif self._actions:"),
+        (
+            "a_card_of_an_earlier_job_is_shown_anew",
+            "if self._sending.job.continues and self._sending.was_emitted(self._place):",
+            "if False:",
+        ),
+        ("places_count_anew_behind_a_stopped_block", "if how == CANCELLED and self._thread is not None:", "if False:"),
+        ("an_end_is_shown_once", 'place=f"{self._place}:end"', 'place=""'),
+    ),
+    *of(
+        "workers/kept/keeping.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        (
+            "a_wait_says_up_to_where_the_history_was_read",
+            "if self._read is None or self._seen is not None:",
+            "if True:",
+        ),
+    ),
+    *of(
+        "bus/steps/kept_steps.py",
+        ("tests/bus/steps/test_rules_kept.py",),
+        ("what_came_after_the_first_read_is_left_out", "if until == exchange_name(at_ms, thread_id):", "if False:"),
+        ("nothing_newer_stands_for_what_was_dropped", "return found if is_until_there else []", "return found"),
+    ),
+    *of(
+        "workers/handling/execution.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("the_card_of_a_question_is_known", "            *shows,\n", ""),
     ),
     *of(
         "workers/handling/execution.py",
