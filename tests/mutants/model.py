@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.mutants.mutant import FOLDERS, Part, of
 
 MODEL = ("tests/workers/model/test_model.py",)
-WORLD, WORK, TIMERS = (f"bus/memory/{name}.py" for name in ("world", "work", "timers"))
+WORLD, WORK, INBOUND, TIMERS = (f"bus/memory/{name}.py" for name in ("world", "work", "inbound", "timers"))
 KEPT, TALK, HANDLING = (f"workers/{name}" for name in ("kept", "talk", "handling"))
 
 OF_THE_BUS = (
@@ -28,6 +28,10 @@ OF_THE_BUS = (
         ("rule_3_what_waited_already_is_no_answer", "at.waits_from[wait_id] = at.next_seq", "at.waits_from[wait_id] = 0"),
         ("rule_7_a_change_is_written_with_its_entry", "        journal[name] = entry\n", "        if change is None:\n            journal[name] = entry\n"),
         ("rule_17_an_update_moves_the_revision", "revision=kept.revision + 1", "revision=kept.revision"),
+    ),
+    *of(
+        INBOUND, MODEL,
+        ("rule_4_an_answer_finds_room", "        if question not in at.waits or question in at.waits_let:", "        if True:"),
     ),
     *of(
         TIMERS, MODEL,
@@ -56,11 +60,18 @@ OF_THE_WORKER = (
     *of(
         f"{KEPT}/keeping.py", MODEL,
         ("rule_7_an_ask_behind_a_change_of_the_state_is_refused", "            raise StateBeforeAsk\n", "            return\n"),
+        ("rule_16_a_thread_sees_of_the_history_what_it_saw_first", "if self._read is None or self._seen is not None:", "if True:"),
     ),
     *of(
         f"{TALK}/asks.py", MODEL,
         ("rule_9_code_that_asks_anew_has_diverged", "        if key is None and thread.left:\n            raise Diverged\n", ""),
         ("rule_11_so_many_questions_may_be_open", "if thread.open_waits >= MOST_OPEN_WAITS:", "if False:"),
+        ("rule_16_a_question_is_said_by_its_thread", "keeping.answered(name, asked, given.said, given.sender_id)", "pass"),
+    ),
+    *of(
+        f"{TALK}/progress.py", MODEL,
+        ("rule_8_how_a_block_ended_is_noted", "self._ended = self._thread.known(self._name)", "pass"),
+        ("rule_8_what_is_said_behind_a_stopped_block_has_a_place_of_its_own", "if how == CANCELLED and self._thread is not None:", "if False:"),
     ),
     *of(
         f"{TALK}/sending.py", MODEL,

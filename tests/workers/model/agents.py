@@ -42,6 +42,9 @@ class Deeds:
     blocks: dict[str, int] = field(default_factory=dict)
     """Of each export its turns since its Stop was pressed."""
 
+    ended: set[str] = field(default_factory=set)
+    """Tags of exports of which it is noted how they ended."""
+
     def may_fail(self, tag: str, where: str) -> None:
         """Raises ValueError so many times."""
         left = self.to_fail.setdefault((tag, where), self.failures())
@@ -62,8 +65,8 @@ class Deeds:
         await trio.sleep(BOOKING_SECONDS)
 
 
-def agent_of(version: str, deeds: Deeds, busy: Busy) -> Agent:
-    agent = Agent(state=Kept, when_busy=busy, history=True)
+def agent_of(version: str, deeds: Deeds, busy: Busy, most_waiting: int) -> Agent:
+    agent = Agent(state=Kept, when_busy=busy, most_waiting=most_waiting, history=True)
 
     @agent.on_reminder("say")
     async def say(chat: Chat, data: str) -> None:
@@ -91,10 +94,11 @@ def add_threads(agent: Agent, version: str, deeds: Deeds) -> None:
     async def book(message: Message, chat: Chat, job: Job, state: Kept, store: Store) -> None:
         tag = tag_of(message)
         who = ["ben"] if "ben" in message.text.split() else None
+        before = len(await chat.history())
         try:
             name = await chat.ask(f"{tag}: {name_question}", timeout=OPEN_FOR, who=who)
             number = await job.step("number", deeds.number, tag)
-            await chat.reply(f"{tag}: hello {name}, {number}")
+            await chat.reply(f"{tag}: hello {name}, {number}, {before} before")
             deeds.may_fail(tag, "hello")
             is_wanted = await chat.ask(Approval(f"{tag}: book for {name}?"), timeout=OPEN_FOR, who=who)
         except NoAnswer as none:
@@ -107,7 +111,7 @@ def add_threads(agent: Agent, version: str, deeds: Deeds) -> None:
                 await chat.reply(f"{tag}: unknown")
         count = await store.change("ended", lambda before: (before or 0) + 1)
         state.done.append((tag, number))
-        await chat.reply(f"{tag}: {'booked' if is_wanted else 'not booked'}, {number}, {count}")
+        await chat.reply(f"{tag}: {'booked' if is_wanted else 'not booked'}, {number}, {count}, {before} before")
         deeds.may_fail(tag, "booked")
 
     @agent.on_command("plan")
@@ -170,8 +174,18 @@ def add_others(agent: Agent, deeds: Deeds) -> None:
             for turn in range(BLOCK_TURNS):
                 await bar.update(turn)
                 await trio.sleep(TURN_SECONDS)
-                if tag in deeds.blocks:
+                if turn == 1:
+                    await chat.reply(f"{tag}: on its way")
+                if tag in deeds.blocks and tag not in deeds.ended:
                     deeds.blocks[tag] += 1
                     if deeds.blocks[tag] > 3:
                         deeds.faults.append(f"{tag}: it goes on, and its Stop was pressed")
-        await chat.reply(f"{tag}: {'stopped' if bar.cancelled else 'exported'}")
+        deeds.may_fail(tag, "ended")
+        how = "stopped" if bar.cancelled else "exported"
+        await chat.reply(f"{tag}: {how}")
+        try:
+            why = await chat.ask(f"{tag}: why?", timeout=OPEN_FOR)
+        except NoAnswer as none:
+            await chat.reply(f"{tag}: {how}, never mind, {none.why}")
+            return
+        await chat.reply(f"{tag}: hello {why}, {how}")

@@ -16,6 +16,7 @@ from bus.steps.policies import Busy
 from bus.steps.thread_steps import Bound, Noted
 from tests.workers.model.agents import Deeds
 from workers.kept.waits import NOT_ASKED, NOT_OPEN, OTHER_QUESTION
+from workers.talk.progress import BLOCK
 
 REFUSALS = (NOT_ASKED, NOT_OPEN, OTHER_QUESTION)
 COMMANDS = ("book", "confirm", "plan", "swallow", "export", "hasty")
@@ -24,14 +25,18 @@ NEVER = "never mind, (timeout|cancelled)"
 
 # What a thread may have said in the end, each thing once and in this order, without tags.
 GRAMMARS = {
-    "book": rf"(full )?name\?;({NEVER}|hello (?P<name>\w+), (?P<number>\d+);book for (?P=name)\?;"
-    rf"({NEVER}|(unknown;)?booked, (?P=number), \d+|not booked, (?P=number), \d+));",
+    "book": rf"(full )?name\?;({NEVER}|hello (?P<name>\w+), (?P<number>\d+), (?P<before>\d+ before);book for (?P=name)\?;"
+    rf"({NEVER}|(unknown;)?(not )?booked, (?P=number), \d+, (?P=before)));",
     "confirm": rf"really\?;({NEVER}|(not )?booked);",
     "plan": rf"sure\?;(hello \w+|{NEVER});",
     "swallow": rf"swallowed\?;(hello (?!nobody)\w+|{NEVER});",
-    "export": r"exporting;(stopped|exported);",
+    "export": rf"exporting;(on its way;)?(?P<how>stopped|exported);why\?;((?P=how), {NEVER}|hello \w+, (?P=how));",
     "hasty": r"refused;",
 }
+
+
+SUPERSEDED = r"(exporting;(on its way;)?((stopped|exported);)?)?"
+"""What a thread may have said that a later message has superseded: before it has asked, and what it says with its question comes with that."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,8 @@ class Ledger:
         at = self.happens(f"{name} {job.job_id}: {_in_words(answer)}")
         if name == "note" and answer is Noted.NOTED and arguments[0] == "number#1":
             self.deeds.noted.add(self.said[job.thread_id].tag)
+        if name == "note" and answer is Noted.NOTED and str(arguments[0]).startswith(BLOCK):
+            self.deeds.ended.add(self.said[job.thread_id].tag)
         if name == "settle" and answer is Finished.DONE and arguments[0] == "waiting":
             self.waited[job.thread_id].append(at)
         if name == "settle" and answer is Finished.DONE and arguments[0] == "no_answer":
@@ -231,7 +238,7 @@ class Ledger:
             if self.was_taken_for_words(thread):
                 continue
             story = "".join(f"{line};" for line in self.story(thread))
-            if story in ("", "exporting;", "really?;") and self._may_be_superseded(thread):
+            if re.fullmatch(SUPERSEDED, story) and self._may_be_superseded(thread):
                 continue
             if not story and thread.command == "swallow" and self.has_versions:
                 continue
@@ -275,6 +282,10 @@ class Ledger:
             is_kept = re.match(r"hm: |(keyed )?t\d+: (hello|booked|not booked|reminded)", text)
             if is_kept and times[text] != count:
                 self.fault(f"{text!r} was said {count} times, and is kept {times[text]} times")
+        for asked in self.questions():
+            is_over = asked.thread.id not in self.quiet and re.search("^hello |never mind", self.next_line(asked))
+            if not asked.is_card and times[asked.shown.text] != bool(is_over):
+                self.fault(f"{asked.shown.text!r} is kept {times[asked.shown.text]} times")
 
     def check_open(self, most: int) -> None:
         """So many questions may be open in a conversation."""

@@ -9,10 +9,19 @@ import msgspec
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from bus.records.records import InboundMessage, decode_reply_record, open_reply, pack_job, unpack_job
+from bus.records.records import (
+    InboundMessage,
+    Job,
+    Payload,
+    decode_reply_record,
+    is_answer_to_card,
+    open_reply,
+    pack_job,
+    unpack_job,
+)
 from bus.steps.policies import Busy
 from bus.steps.recovery import Reclaim
-from bus.steps.store import Source
+from bus.steps.store import Arrival, Intake, Source
 from tests.bus.builders import AGENT, BUS_KEY, arrival_of, job_of
 from tests.bus.scenes import MemoryScene, Scene, Supervisor
 from tests.bus.talk import Talk
@@ -20,6 +29,7 @@ from tests.workers.model.agents import VERSIONS, Deeds, Kept, agent_of
 from tests.workers.model.ledger import COMMANDS, Asked, Heard, Ledger, Said
 from tests.workers.model.lives import Act, Life
 from workers.kept.history import decode_exchange
+from workers.kept.waits import Wait, card_named_in
 from workers.talk import asks
 
 CONVERSATIONS = ("one", "two")
@@ -45,6 +55,7 @@ class Features:
     """What goes on in a play: each has its own, so that some of it comes often."""
 
     busy: Busy
+    most_waiting: int
     versions: tuple[str, ...]
     commands: tuple[str, ...]
     conversations: tuple[str, ...]
@@ -58,6 +69,7 @@ class Features:
     def of(cls, dice: random.Random) -> "Features":
         return cls(
             busy=dice.choice(BUSY),
+            most_waiting=dice.choice((100, 100, 2)),
             versions=dice.choice((VERSIONS[:1], VERSIONS[:1], VERSIONS[:2], VERSIONS)),
             commands=tuple(dice.sample(COMMANDS, dice.choice((1, 1, 2)))) if dice.random() < 0.6 else ("book",),
             conversations=CONVERSATIONS[: dice.choice((1, 1, 2))],
@@ -78,13 +90,17 @@ class Play:
         self.features = Features.of(self.dice)
         self.deeds = Deeds(self._failures)
         self.ledger = Ledger(self.deeds, self.features.busy, len(self.features.versions) > 1)
-        self.agents = {one: agent_of(one, self.deeds, self.features.busy) for one in self.features.versions}
+        self.agents = {
+            one: agent_of(one, self.deeds, self.features.busy, self.features.most_waiting)
+            for one in self.features.versions
+        }
         self.scene = scene
         self.lives: list[Life] = []
         self.gone: list[str] = []
         self.names = 0
         self.seqs = dict.fromkeys(CONVERSATIONS, 0)
         self.words = 0
+        self.let_in: set[str] = set()
         self.looked_at = self.late_deaths = self.late_stops = self.late_acts = 0
         self.supervisor: Supervisor = cast("Supervisor", None)
 
@@ -360,9 +376,11 @@ class Play:
         arrival = arrival_of(seq, await self.talk.version(), source=Source.POLL, conversation=said.conversation)
         arrival = msgspec.structs.replace(arrival, sender_id=said.who, message_ms=MESSAGE_MS)
         packed = pack_job(message, seq=seq, accepted_ms=MESSAGE_MS, message_ms=MESSAGE_MS, key=BUS_KEY, agent_id=AGENT)
-        assert (await self.supervisor.store.accept(arrival, packed, stops=stops)).is_new
-        at = self.ledger.happens(f"{said.who} in {message_id}: {said}")
         looks = unpack_job(packed, entry_id="", attempt=1, deliveries=1, key=BUS_KEY, agent_id=AGENT)
+        if not await self._is_taken_in(arrival, packed, looks, stops):
+            self.ledger.happens(f"{said.who} in {message_id}: {said}, for which there is no room")
+            return
+        at = self.ledger.happens(f"{said.who} in {message_id}: {said}")
         if stops and await self.lives[0].worker.steps.stopped(looks) == stops:
             self.ledger.trace[-1] += ", which reaches it"
             self.deeds.blocks.setdefault(self.ledger.tag_of_card(stops), 0)
@@ -370,13 +388,45 @@ class Play:
         self.ledger.said[message_id] = replace(said, id=message_id, at=at)
         self._wakes()
 
+    async def _is_taken_in(self, arrival: Arrival, packed: bytes, looks: Job, stops: str) -> bool:
+        """As a supervisor does: what may answer an open question finds room once for each in a mailbox that is full, all else is refused."""
+        store = self.supervisor.store
+        if (outcome := await store.accept(arrival, packed, stops=stops)) is not Intake.FULL:
+            assert outcome.is_new
+            return True
+        question = await self._question_answered(looks)
+        if not question:
+            return False
+        is_let_in = (await store.accept(arrival, packed, stops=stops, question=question)).is_new
+        if is_let_in == (question in self.let_in):
+            raise Fault(f"an answer to {question} is {'' if is_let_in else 'not '}let in for want of room")
+        self.let_in.add(question)
+        return is_let_in
+
+    async def _question_answered(self, looks: Job) -> str:
+        """The latest open question that a message may answer, '' for none."""
+        message = looks.message
+        waits = [
+            msgspec.msgpack.decode(one.body, type=Wait) for one in await self.lives[0].worker.steps.open_waits(looks)
+        ]
+        if is_answer_to_card(message.payload):
+            named = card_named_in(cast("Payload", message.payload["artifact"]))
+            theirs = [wait.id for wait in waits if wait.id == named]
+        elif message.text == "/cancel" or not message.text.startswith("/"):
+            is_words = message.text != "/cancel"
+            mine = [wait for wait in waits if message.sender_id in wait.who]
+            theirs = [wait.id for wait in mine if wait.kind == "text" or not is_words]
+        else:
+            theirs = []
+        return max(theirs, default="")
+
     # To the end
 
     async def _settle(self) -> None:
         """Everybody does what there is to do, each version in turn, until there is nothing."""
         self.ledger.happens("from here on all is brought to its end")
         versions = [one for one in self.features.versions if one != "without"]
-        lets_time_pass = self.dice.random() < 0.4
+        lets_time_pass = self.dice.choice((0, 0, 0.5, 1))
         for number in range(MOST_ROUNDS):
             version = versions[number % len(versions)]
             for life in self.lives:
@@ -393,7 +443,7 @@ class Play:
                 and not await self._has_timers()
             ):
                 break
-            if asked and not lets_time_pass:
+            if asked and self.dice.random() >= lets_time_pass:
                 for one in asked:
                     await self._answers(one, one.who)
             else:
