@@ -4,7 +4,7 @@ The job's lease is the guard: nobody else writes it meanwhile, so it needs no ve
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -24,9 +24,14 @@ from bus.records.kept import (
 )
 from bus.records.records import BadRecord, Job
 from bus.records.sealing import BusKey
-from bus.steps.opened import OpenedExchange, OpenedExchanges
+from bus.steps.opened import OpenedExchange, OpenedExchanges, RecordsLately
 from bus.steps.thread_steps import Effect, ThreadSteps
-from bus.transport.client import both
+from bus.transport.client import together
+from bus.transport.lua import Argument
+from bus.transport.wire import Value
+
+TAIL = 4
+"""So many of a history's newest records are read where the rest is known: more than one other worker may have served the conversation since."""
 
 
 class KeptEffects:
@@ -66,9 +71,14 @@ class KeptEffects:
         body = open_kept(packed, STORE, "", name, key=self._bus_key, agent_id=self._agent_id)
         return packed[:VERSION_BYTES], body
 
+    @cached_property
+    def _read_lately(self) -> RecordsLately:
+        return RecordsLately()
+
     def forget_effect(self, job: Job) -> Effect:
         """Returns the effect that deletes all that is kept of the conversation."""
         self._opened_lately.forget(job.conversation_id)
+        self._read_lately.forget(job.conversation_id)
         return ("forget", "", "", "")
 
     def _now_ms(self) -> float:
@@ -113,7 +123,7 @@ class KeptEffects:
                         opened = self._open_exchange(job, record)
                         self._opened_lately.put(version, opened)
                     found.append(opened.body)
-                if until == exchange_name(at_ms, thread_id):
+                if until is not None and until == exchange_name(at_ms, thread_id):
                     is_until_there = True
                     break
             except BadRecord:
@@ -136,8 +146,27 @@ class KeptSteps(KeptEffects, ThreadSteps):
 
     async def read_exchanges(self, job: Job) -> list[bytes]:
         """Returns the records of what was said, oldest first; `open_exchanges` opens them."""
+        return await self._records(job, await together(self._commands, *self._asked_of_history(job)))
+
+    def _asked_of_history(self, job: Job) -> list[tuple[Argument, ...]]:
+        """Returns the commands that read a history: all of it, or what tells how it has changed since it was read here."""
         key = self._keys.history(job.conversation_id)
-        return cast("list[bytes]", await self._commands.command("LRANGE", key, 0, -1))
+        if not self._read_lately.knows(job.conversation_id):
+            return [("LRANGE", key, 0, -1)]
+        return [("LLEN", key), ("LRANGE", key, -TAIL, -1)]
+
+    async def _records(self, job: Job, answers: Sequence[Value]) -> list[bytes]:
+        """Returns the whole history by what was answered, with what was read here lately; reads all of it where that does not go together."""
+        at, *_, found = job.conversation_id, *answers
+        records: list[bytes] | None = cast("list[bytes]", found)
+        if len(answers) > 1:
+            records = self._read_lately.whole(at, cast(int, answers[0]), cast("list[bytes]", found))
+        if records is None:
+            self._read_lately.forget(at)
+            [found] = await together(self._commands, *self._asked_of_history(job))
+            records = cast("list[bytes]", found)
+        self._read_lately.put(at, records)
+        return records
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
         """Returns a value of the store with its version; b"" and None where there is none. Raises BadRecord."""
@@ -149,10 +178,7 @@ class KeptSteps(KeptEffects, ThreadSteps):
 
         By two commands: a script would copy all records twice more, and nobody else writes them while the job runs.
         """
-        state, records = await both(
-            self._commands,
-            ("GET", self._keys.state(job.conversation_id)),
-            ("LRANGE", self._keys.history(job.conversation_id), 0, -1),
-        )
+        get = ("GET", self._keys.state(job.conversation_id))
+        state, *answers = await together(self._commands, get, *self._asked_of_history(job))
         opened = None if state is None else self._open_state(job, cast("bytes", state))
-        return opened, cast("list[bytes]", records)
+        return opened, await self._records(job, answers)

@@ -1,6 +1,6 @@
-"""What of the histories was opened lately, so that a conversation's whole history is not opened anew for each of its messages.
+"""What of the histories was read and opened lately, so that a conversation's whole history is not read and opened anew for each of its messages.
 
-It holds plaintext, in this process alone: little of it, and for a short time after its last use.
+What is opened is plaintext, in this process alone: little of it, and for a short time after its last use.
 """
 
 import time
@@ -74,3 +74,44 @@ class OpenedExchanges:
         dropped = self._by_version.pop(version, None)
         if dropped is not None:
             self._bytes -= len(dropped.body)
+
+
+class RecordsLately:
+    """The records of histories as they were read lately, sealed as they lie in Redis. What was read least lately leaves first.
+
+    A history only grows at its end and shrinks at its beginning, and no two of its records are the same: each is sealed with a nonce of its own. So whoever
+    finds the last record that is known here among the newest ones, and how many there are, knows them all.
+    """
+
+    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._by_conversation: OrderedDict[str, tuple[list[bytes], int]] = OrderedDict()
+        self._bytes = 0
+
+    def knows(self, conversation_id: str) -> bool:
+        """Returns whether something is known of a conversation's history."""
+        return conversation_id in self._by_conversation
+
+    def whole(self, conversation_id: str, count: int, newest: list[bytes]) -> list[bytes] | None:
+        """Returns a history of `count` records whose newest are these; None if that does not follow from what is known."""
+        if count <= len(newest):
+            return newest
+        known, _ = self._by_conversation.get(conversation_id, ([], 0))
+        if not known or known[-1] not in newest:
+            return None
+        whole = known + newest[newest.index(known[-1]) + 1 :]
+        return whole[-count:] if len(whole) >= count else None
+
+    def put(self, conversation_id: str, records: list[bytes]) -> None:
+        """Keeps what was read."""
+        self.forget(conversation_id)
+        if records:
+            size = sum(map(len, records))
+            self._by_conversation[conversation_id] = records, size
+            self._bytes += size
+        while self._bytes > self._most_bytes:
+            self.forget(next(iter(self._by_conversation)))
+
+    def forget(self, conversation_id: str) -> None:
+        """Drops what is known of a conversation."""
+        self._bytes -= self._by_conversation.pop(conversation_id, ([], 0))[1]

@@ -16,7 +16,7 @@ from bus.records.records import Job
 from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said, Settled
-from bus.transport.client import both
+from bus.transport.client import together
 from bus.transport.clock import ms_of, redis_ms
 from bus.transport.lua import Argument
 
@@ -129,7 +129,7 @@ class ThreadSteps(JobSteps):
     async def timers_there(self, job: Job, timer_id: str) -> TimersThere:
         """Returns what is known of the timers of the job's conversation."""
         key = self._keys.timers(job.conversation_id)
-        count, is_there = await both(self._commands, ("HLEN", key), ("HEXISTS", key, timer_id))
+        count, is_there = await together(self._commands, ("HLEN", key), ("HEXISTS", key, timer_id))
         return TimersThere(await redis_ms(self._commands), cast(int, count), is_there == 1)
 
     def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes:
@@ -175,7 +175,7 @@ class ThreadSteps(JobSteps):
 
     async def waits_there(self) -> WaitsThere:
         """Returns what is known of all waits of the agent, in one round trip."""
-        time, waits = await both(self._commands, ("TIME",), ("HGET", self._keys.load, "waits"))
+        time, waits = await together(self._commands, ("TIME",), ("HGET", self._keys.load, "waits"))
         return WaitsThere(ms_of(time), int(cast("bytes | None", waits) or 0))
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:

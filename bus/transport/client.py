@@ -29,7 +29,7 @@ from bus.transport.wire import (
     needs_new_connection,
 )
 
-__all__ = ["Commands", "RedisClient", "RedisUnavailable", "both", "members_until", "open_redis"]
+__all__ = ["Commands", "RedisClient", "RedisUnavailable", "members_until", "open_redis", "together"]
 
 ANSWER_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -126,13 +126,13 @@ class RedisClient:
         """One Lua operation; raises as `command`."""
         return await self._ask(self._call_of(name, keys, arguments))
 
-    async def both(self, one: tuple[Argument, ...], other: tuple[Argument, ...]) -> tuple[Value, Value]:
-        """Two commands in one round trip, one after the other and not as one step; raises as `command`."""
-        first = _Request(packed(one))
+    async def together(self, *commands: tuple[Argument, ...]) -> list[Value]:
+        """Commands in one round trip, one after the other and not as one step; raises as `command`."""
+        *before, last = [_Request(packed(command)) for command in commands]
         if not self._closed:
-            self._queued.append(first)
-        second = await self._ask(_Request(packed(other)))
-        return await self._answer_to(first), second
+            self._queued.extend(before)
+        answer = await self._ask(last)
+        return [*[await self._answer_to(one) for one in before], answer]
 
     def on_connection(self, number: int) -> "Commands":
         """Returns Commands that run only on the connection with this number (`connects`), or raise ConnectionReplaced."""
@@ -347,11 +347,11 @@ class _OnConnection:
         return await self._client._ask(self._client._call_of(name, keys, arguments, self._number))
 
 
-async def both(client: Commands, one: tuple[Argument, ...], other: tuple[Argument, ...]) -> tuple[Value, Value]:
-    """Two commands that need not be one step; in one round trip where the client is a RedisClient. Raises as `command`."""
+async def together(client: Commands, *commands: tuple[Argument, ...]) -> list[Value]:
+    """Commands that need not be one step; in one round trip where the client is a RedisClient. Raises as `command`."""
     if isinstance(client, RedisClient):
-        return await client.both(one, other)
-    return await client.command(*one), await client.command(*other)
+        return await client.together(*commands)
+    return [await client.command(*command) for command in commands]
 
 
 async def members_until(client: Commands, key: str, score: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.steps.opened import OpenedExchange, OpenedExchanges
+from bus.steps.opened import OpenedExchange, OpenedExchanges, RecordsLately
 
 pytestmark = pytest.mark.pure
 
@@ -51,3 +51,56 @@ def test_what_is_forgotten_is_not_here_any_more() -> None:
     kept.forget("c")
     assert kept.get(b"1", "c") is None
     assert kept.get(b"2", "another") is not None
+
+
+def records(*numbers: int) -> list[bytes]:
+    return [b"%d" % number for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("count", "newest", "whole"),
+    [
+        (5, records(2, 3, 4, 5), records(1, 2, 3, 4, 5)),
+        (6, records(3, 4, 5, 6), records(1, 2, 3, 4, 5, 6)),
+        (5, records(5, 6, 7, 8), records(4, 5, 6, 7, 8)),
+        (4, records(2, 3, 4, 5), records(2, 3, 4, 5)),
+        (1, records(9), records(9)),
+        (0, [], []),
+        (9, records(6, 7, 8, 9), None),
+        (8, records(2, 3, 4, 5), None),
+        (5, [b"2", b"3", b"4", b"5 sealed anew"], None),
+    ],
+    ids=[
+        "the same",
+        "one more",
+        "three more, two gone",
+        "one gone",
+        "others",
+        "none",
+        "too many more",
+        "from elsewhere",
+        "sealed anew",
+    ],
+)
+def test_a_history_is_known_from_its_newest_records_or_has_to_be_read(
+    count: int, newest: list[bytes], whole: list[bytes] | None
+) -> None:
+    read = RecordsLately()
+    read.put("c", records(1, 2, 3, 4, 5))
+    assert read.whole("c", count, newest) == whole
+    assert read.whole("another", 5, records(2, 3, 4, 5)) is None
+
+
+def test_records_that_were_read_are_bounded_and_go_with_what_is_forgotten() -> None:
+    read = RecordsLately(most_bytes=10)
+    for name in ("a", "b", "c"):
+        read.put(name, [bytes(4)])
+    assert [name for name in ("a", "b", "c") if read.knows(name)] == ["b", "c"]
+    read.put("b", [bytes(5)])
+    read.put("d", [bytes(5)])
+    assert [name for name in ("b", "c", "d") if read.knows(name)] == ["b", "d"], "b was read later than c"
+    read.forget("b")
+    read.put("large", [bytes(11)])
+    assert not any(map(read.knows, ("b", "d", "large")))
+    read.put("none", [])
+    assert not read.knows("none")

@@ -111,6 +111,23 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
     assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, until="")) == ("", [])
 
 
+async def test_a_history_that_was_read_is_what_it_has_become_whoever_has_written_there(scene: Scene) -> None:
+    """By workers of which each remembers what it has read; one of them comes seldom."""
+    talk, seldom = await talk_and_worker(scene)
+    kept = Kept(talk, seldom)
+    expected = list[bytes]()
+    for number in range(30):
+        kept.worker = seldom if number % 7 == 0 else await scene.worker(f"worker-{2 + number % 2}")
+        assert await kept.history() == expected, f"in turn {number}"
+        if number == 20:
+            job, steps = await kept.job(), kept.worker.steps
+            assert await steps.settle(job, "done", [steps.forget_effect(job)]) is Finished.DONE
+            expected.clear()
+        for word in [b"%d" % number] * (number % 3):
+            await kept.said(word)
+            expected.append(word)
+
+
 async def test_a_hundred_exchanges_are_kept_and_none_of_more_than_thirty_days(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     kept = Kept(talk, worker)
