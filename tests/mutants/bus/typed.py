@@ -9,7 +9,10 @@ TYPED = (
     *of(
         "bus/steps/opened.py", ("tests/bus/steps/test_opened.py",),
         ("what_was_opened_is_of_one_conversation", "if found is None or found.conversation_id != conversation_id:", "if found is None:"),
-        ("what_was_opened_has_a_bound", "while self._bytes > self._most_bytes:", "while False:"),
+        ("what_was_opened_has_a_bound", "        while self._bytes > self._most_bytes:\n            self._drop(", "        while False:\n            self._drop("),
+        ("what_was_read_has_a_bound", "        while self._bytes > self._most_bytes:\n            self.forget(", "        while False:\n            self.forget("),
+        ("what_was_read_is_known_by_its_last", "if not known or known[-1] not in newest:", "if not known:"),
+        ("what_was_read_is_as_much_as_there_is", "return whole[-count:] if len(whole) >= count else None", "return whole[-count:]"),
         ("what_was_opened_is_kept_for_a_while", ".used_at < until:", ".used_at < 0:"),
         ("what_is_used_stays_longer", "        self._by_version.move_to_end(version)\n", ""),
     ),
