@@ -14,9 +14,9 @@ Handlers run as in a worker, with the same places, limits and lifespan; what one
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import trio
@@ -36,6 +36,8 @@ from workers.handling.agent import Agent
 from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
 from workers.kept.waits import Answered, Refused, answer_in, continued
 from workers.talk.payloads import text_payload
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,15 @@ class _Desk:
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:  # noqa: ARG002
-        return list(records)[: None if until is None else int(until)]
+    def open_exchanges(
+        self,
+        job: Job,  # noqa: ARG002
+        records: Iterable[bytes],
+        decode: Callable[[bytes], Decoded],
+        *,
+        until: str | None = None,
+    ) -> list[Decoded]:
+        return [decode(one) for one in list(records)[: None if until is None else int(until)]]
 
     def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:  # noqa: ARG002
         return str(len(list(records)))

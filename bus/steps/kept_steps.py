@@ -4,9 +4,9 @@ The job's lease is the guard: nobody else writes it meanwhile, so it needs no ve
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 from bus.records.kept import (
     EXCHANGE,
@@ -29,6 +29,8 @@ from bus.steps.thread_steps import Effect, ThreadSteps
 from bus.transport.client import together
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
+
+Decoded = TypeVar("Decoded")
 
 TAIL = 4
 """So many of a history's newest records are read where the rest is known: more than one other worker may have served the conversation since."""
@@ -100,13 +102,15 @@ class KeptEffects:
             newest = exchange_name(at_ms, thread_id)
         return newest
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:
-        """Returns what was said before the job's thread began, an exchange each, oldest first.
+    def open_exchanges(
+        self, job: Job, records: Iterable[bytes], decode: Callable[[bytes], Decoded], *, until: str | None = None
+    ) -> list[Decoded]:
+        """Returns what was said before the job's thread began, an exchange each, oldest first. `decode` is always the same.
 
         `until`: the newest that an earlier run of the thread has read, '' for none; what came later is left out, and where that one is there no more
         all older ones are gone too. What cannot be read (of a later version, or damaged) is left out: it stays where it is.
         """
-        found, from_ms, is_until_there = list[bytes](), self._now_ms() - EXCHANGES_KEPT_MS, until is None
+        found, from_ms, is_until_there = list[Decoded](), self._now_ms() - EXCHANGES_KEPT_MS, until is None
         for packed in records:
             version = packed[:VERSION_BYTES]
             opened = self._opened_lately.get(version, job.conversation_id)
@@ -122,7 +126,9 @@ class KeptEffects:
                     if opened is None:
                         opened = self._open_exchange(job, record)
                         self._opened_lately.put(version, opened)
-                    found.append(opened.body)
+                    if opened.decoded is None:
+                        opened.decoded = decode(opened.body)
+                    found.append(cast("Decoded", opened.decoded))
                 if until is not None and until == exchange_name(at_ms, thread_id):
                     is_until_there = True
                     break

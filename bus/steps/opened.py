@@ -24,6 +24,8 @@ class OpenedExchange(msgspec.Struct):
     thread_id: str
     body: bytes
     used_at: float = 0.0
+    decoded: object = None
+    """What the body was decoded into, once it was."""
 
     def __repr__(self) -> str:
         return f"OpenedExchange(conversation_id={self.conversation_id!r}, {len(self.body)} bytes)"

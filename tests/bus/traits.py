@@ -3,8 +3,8 @@
 `bus` implements them over Lua in Redis, `bus.memory` in plain Python; one conformance suite holds both to the same rules.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
@@ -22,6 +22,8 @@ from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import StoreBudgets
+
+Decoded = TypeVar("Decoded")
 
 
 class Inbound(Protocol):
@@ -161,7 +163,9 @@ class KeptSteps(ThreadSteps, Protocol):
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]: ...
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]: ...
     def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect: ...
-    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]: ...
+    def open_exchanges(
+        self, job: Job, records: Iterable[bytes], decode: Callable[[bytes], Decoded], *, until: str | None = None
+    ) -> list[Decoded]: ...
     def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str: ...
 
     def state_effect(self, job: Job, body: bytes) -> Effect: ...

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -19,6 +20,8 @@ from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, 
 from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
+
+Decoded = TypeVar("Decoded")
 
 
 def job_of(text: str = "hi", *, number: int = 1, attempt: int = 1, deliveries: int = 1, strikes: int = 0) -> Job:
@@ -354,8 +357,15 @@ class MemoryBus:
     async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
-    def open_exchanges(self, job: Job, records: Iterable[bytes], *, until: str | None = None) -> list[bytes]:
-        return list(records)[: None if until is None else int(until)]
+    def open_exchanges(
+        self,
+        job: Job,
+        records: Iterable[bytes],
+        decode: Callable[[bytes], Decoded],
+        *,
+        until: str | None = None,
+    ) -> list[Decoded]:
+        return [decode(one) for one in list(records)[: None if until is None else int(until)]]
 
     def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:
         return str(len(list(records)))

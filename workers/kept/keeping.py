@@ -113,8 +113,8 @@ class Keeping:
         until = None if self._seen is None else self._seen.decode()
 
         def opened() -> list[Turn]:
-            bodies = self._keeper.open_exchanges(self._job, records, until=until)
-            return [turn for body in bodies for turn in decode_exchange(body)][-MOST_TURNS:]
+            exchanges = self._keeper.open_exchanges(self._job, records, decode_exchange, until=until)
+            return [turn for turns in exchanges for turn in turns][-MOST_TURNS:]
 
         return History(open_turns=opened)
 

@@ -79,7 +79,7 @@ class Side:
             waits = sorted(
                 (one.id, one.body, one.from_seq, _name(one.bound_to)) for one in at_once(steps.open_waits(look))
             )
-            said_here = steps.open_exchanges(look, at_once(steps.read_exchanges(look)))
+            said_here = steps.open_exchanges(look, at_once(steps.read_exchanges(look)), bytes)
             count = at_once(self.supervisor.timers.count(name))
             found.append((waits, at_once(steps.read_state(look)), said_here, count))
         return [*found, at_once(steps.read_stored(KEY))[1], at_once(self.supervisor.outside.count())]

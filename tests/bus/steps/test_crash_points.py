@@ -300,7 +300,7 @@ async def each_job_is_kept_once(scene: RedisScene, jobs: list[str]) -> None:
     steps = (await scene.worker("last", Policies())).steps
     assert await steps.read_state(last) == b"%d" % len(jobs)
     assert (await steps.read_stored("sold"))[1] == b"%d" % len(jobs)
-    assert steps.open_exchanges(last, await steps.read_exchanges(last)) == [job.encode() for job in jobs]
+    assert steps.open_exchanges(last, await steps.read_exchanges(last), bytes) == [job.encode() for job in jobs]
 
 
 async def test_each_of_accept_finish_commit_and_confirm_may_die_before_and_after(redis_url: str) -> None:

@@ -260,7 +260,7 @@ async def lives_through(scene: Scene, plan: dict[str, str]) -> None:
     assert last is not None
     assert await steps.read_state(last) == b"3"
     assert (await steps.read_stored("sold"))[1] == b"1"
-    assert steps.open_exchanges(last, await steps.read_exchanges(last)) == [b"said"]
+    assert steps.open_exchanges(last, await steps.read_exchanges(last), bytes) == [b"said"]
     assert await steps.open_waits(last) == []
 
 

@@ -38,7 +38,7 @@ class Kept:
         """As the next job reads it."""
         job = await self.job()
         steps = self.worker.steps
-        found = steps.open_exchanges(job, await steps.read_exchanges(job))
+        found = steps.open_exchanges(job, await steps.read_exchanges(job), bytes)
         assert await steps.read_both(job) == (await steps.read_state(job), await steps.read_exchanges(job))
         assert await self.worker.steps.finish(job) is Finished.DONE
         return found
@@ -98,17 +98,19 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
     now_ms = await talk.supervisor.store.now_ms()
     assert await steps.settle(waiting, "done", [steps.exchange_effect(waiting, now_ms, b"own")]) is Finished.DONE
     await kept.said(b"meanwhile")
-    assert steps.open_exchanges(waiting, await steps.read_exchanges(waiting)) == [b"0", b"1", b"2"], (
+    assert steps.open_exchanges(waiting, await steps.read_exchanges(waiting), bytes) == [b"0", b"1", b"2"], (
         "what the thread saw when it began"
     )
     assert await kept.history() == [b"0", b"1", b"2", b"own", b"meanwhile"]
     records = await steps.read_exchanges(waiting)
     newest = steps.newest_exchange(waiting, records)
     later = await kept.job()
-    assert steps.open_exchanges(later, records, until=newest) == [b"0", b"1", b"2"], "as far as an earlier run had read"
-    assert steps.open_exchanges(later, [b"damaged", *records], until=newest) == [b"0", b"1", b"2"]
-    assert steps.open_exchanges(later, records[3:], until=newest) == [], "what was there before is gone"
-    assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, until="")) == ("", [])
+    assert steps.open_exchanges(later, records, bytes, until=newest) == [b"0", b"1", b"2"], (
+        "as far as an earlier run had read"
+    )
+    assert steps.open_exchanges(later, [b"damaged", *records], bytes, until=newest) == [b"0", b"1", b"2"]
+    assert steps.open_exchanges(later, records[3:], bytes, until=newest) == [], "what was there before is gone"
+    assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, bytes, until="")) == ("", [])
 
 
 async def test_a_history_that_was_read_is_what_it_has_become_whoever_has_written_there(scene: Scene) -> None:

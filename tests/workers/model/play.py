@@ -141,7 +141,7 @@ class Play:
             job = unpack_job(job_of(10_000, name), entry_id="", attempt=1, deliveries=1, key=BUS_KEY, agent_id=AGENT)
             record = await steps.read_state(job)
             done[name] = [] if record is None else msgspec.msgpack.decode(record, type=Kept).done
-            bodies = steps.open_exchanges(job, await steps.read_exchanges(job))
+            bodies = steps.open_exchanges(job, await steps.read_exchanges(job), bytes)
             kept += [turn.text for body in bodies for turn in decode_exchange(body) if turn.role == "assistant"]
         _, ended = await steps.read_stored("ended")
         self.ledger.check(done, msgspec.msgpack.decode(ended) if ended else 0, kept)
