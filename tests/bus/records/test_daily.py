@@ -52,7 +52,7 @@ def dates_due(daily: Daily, since_ms: int, count: int) -> list[tuple[int, date]]
         ("08:00", "Pacific/Apia", "2011-12-29T12:00-10:00", "2011-12-31T08:00+14:00"),  # 30 December was left out
     ],
 )
-def test_it_is_due_when_clocks_are_put_forward_or_back(at: str, tz: str, after: str, due: str) -> None:
+def test_rule_12_it_is_due_when_clocks_are_put_forward_or_back(at: str, tz: str, after: str, due: str) -> None:
     daily = Daily(at, tz)
     last = daily.date_of(ms(after)) if after == "2026-10-25T02:30+02:00" else None
     assert daily.next_after(ms(after), last)[0] == ms(due)
@@ -63,7 +63,7 @@ def test_it_is_due_when_clocks_are_put_forward_or_back(at: str, tz: str, after: 
     minute=st.integers(0, 1439),
     since=st.datetimes(datetime(1975, 1, 1), datetime(2037, 1, 1)),
 )
-def test_once_a_local_date_and_never_before_its_time(tz: str, minute: int, since: datetime) -> None:
+def test_rule_12_once_a_local_date_and_never_before_its_time(tz: str, minute: int, since: datetime) -> None:
     daily, zone = Daily(f"{minute // 60:02}:{minute % 60:02}", tz), zoneinfo.ZoneInfo(tz)
     since_ms = round(since.replace(tzinfo=UTC).timestamp() * 1000)
     found = dates_due(daily, since_ms, 5)
@@ -89,7 +89,7 @@ def test_what_was_missed_is_due_once() -> None:
     assert daily.next_after(away_until, day) == (due + 4 * DAY_MS, date(2026, 11, 6))
 
 
-def test_a_clock_that_was_put_back_makes_nothing_due_again() -> None:
+def test_rule_12_a_clock_that_was_put_back_makes_nothing_due_again() -> None:
     daily = Daily("08:00", "Europe/Berlin")
     due, day = daily.next_after(ms("2026-11-01T12:00+01:00"))
     assert daily.next_after(due - 3_600_000, day)[1] == day + timedelta(days=1)

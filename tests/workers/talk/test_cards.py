@@ -163,7 +163,7 @@ def test_what_cannot_be_sent_is_refused_where_it_is_made(make: Callable[[], obje
 
 
 @pytest.mark.pure
-def test_what_is_approved_is_what_is_read() -> None:
+def test_rule_13_what_is_approved_is_what_is_read() -> None:
     hidden = "rm \u202egnp.\u202c\u200b*"
     content = inner(Approval("Delete?\u2066", arguments={"b": "```", "a": hidden}, severity="high"))
     body, details = content["body"], content["details"]
