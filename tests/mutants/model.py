@@ -69,6 +69,10 @@ OF_THE_WORKER = (
         ("rule_16_a_question_is_said_by_its_thread", "keeping.answered(name, asked, given.said, given.sender_id)", "pass"),
     ),
     *of(
+        f"{TALK}/asks.py", MODEL,
+        ("rule_3_a_card_that_asks_leaves_with_its_wait", "            sending.say_with_end(place, _shown(question, payload),", "            await sending.emit_card(place, card_id, question.asked, _shown(question, payload)) if question.asked != \"text\" else sending.say_with_end(place, _shown(question, payload),"),
+    ),
+    *of(
         f"{TALK}/progress.py", MODEL,
         ("rule_8_how_a_block_ended_is_noted", "self._ended = self._thread.known(self._name)", "pass"),
         ("rule_8_what_is_said_behind_a_stopped_block_has_a_place_of_its_own", "if how == CANCELLED and self._thread is not None:", "if False:"),
@@ -80,6 +84,7 @@ OF_THE_WORKER = (
     ),
     *of(
         f"{TALK}/reminding.py", MODEL,
+        ("rule_12_what_was_set_is_passed_over_by_a_later_job", "if step.is_done and step.result(_set_by) != self._thread.job.job_id:\n            return  # an", "if False:\n            return  # an"),
         ("rule_12_a_key_replaces", "keyed_id(self._thread.job.conversation_id, key)", "keyed_id(self._thread.job.conversation_id, self._thread.name(key))"),
     ),
     *of(
