@@ -66,7 +66,7 @@ OF_THE_WORKER = (
         f"{TALK}/asks.py", MODEL,
         ("rule_9_code_that_asks_anew_has_diverged", "        if key is None and thread.left:\n            raise Diverged\n", ""),
         ("rule_11_so_many_questions_may_be_open", "if thread.open_waits >= MOST_OPEN_WAITS:", "if False:"),
-        ("rule_16_a_question_is_said_by_its_thread", "keeping.answered(name, asked, given.said, given.sender_id)", "pass"),
+        ("rule_16_a_question_is_said_by_its_thread", "        if question.is_said:", "        if False:"),
     ),
     *of(
         f"{TALK}/asks.py", MODEL,

@@ -92,11 +92,11 @@ class Asks:
             raise Diverged
         self._thread.has_used(name)
         self._sending.count_places_from(counted_from(name, entry))
-        asked, keeping = _shown(question, question.payload("")), self._thread.keeping
+        if question.is_said:
+            said, sender_id = (None, "") if given is None else (given.said, given.sender_id)
+            self._thread.keeping.answered(name, _shown(question, question.payload("")), said, sender_id)
         if given is None:
-            keeping.answered(name, asked, None)
             raise NoAnswer(msgspec.msgpack.decode(entry.value, type=str))
-        keeping.answered(name, asked, given.said, given.sender_id)
         return given
 
     async def _suspend(

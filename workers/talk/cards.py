@@ -192,6 +192,7 @@ class Approval(_Card, frozen=True):
     """
 
     subtype = "approval"
+    is_said = True  # the history has it, with its answer
     body: str
     title: str | None = None
     details: str | None = None

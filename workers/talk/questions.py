@@ -62,6 +62,11 @@ class Question(msgspec.Struct, frozen=True):
             return "text"
         return cast("AskedKind", self.what.subtype)
 
+    @property
+    def is_said(self) -> bool:
+        """Returns whether the history has it, with its answer."""
+        return not isinstance(self.what, Approval) or self.what.is_said
+
     def name(self, key: str | None) -> str:
         """Returns its name in the journal, before the count. Raises BadHandler."""
         if key is not None:

@@ -337,6 +337,12 @@ class ToolCalls:
         return msgspec.structs.replace(approved, text=_cut(text), ended=ended, effects=effects)
 
 
+class ToolApproval(Approval, frozen=True):
+    """Whether a tool may be run. What was said has the call itself, and what came of it."""
+
+    is_said = False
+
+
 def approval_of(tool: Tool, arguments: Arguments, *, covers: bool) -> Approval:
     """Returns the card that asks whether a tool may be run: all that is run stands in it as canonical JSON. Raises BadCard.
 
@@ -346,7 +352,7 @@ def approval_of(tool: Tool, arguments: Arguments, *, covers: bool) -> Approval:
     shown["version"] = tool.fingerprint[:16]
     if tool.server:
         shown["server"] = tool.server
-    return Approval(
+    return ToolApproval(
         f"May I run {tool.name}?",
         details=FOR_A_DAY if covers else None,
         arguments=shown,

@@ -131,11 +131,7 @@ HANDLERS = (
             "            await sending.emit_card(place, card_id, question.asked, _shown(question, payload)) "
             'if question.asked != "text" else sending.say_with_end(place, _shown(question, payload),',
         ),
-        (
-            "what_was_asked_and_answered_is_kept_as_said",
-            "keeping.answered(name, asked, given.said, given.sender_id)",
-            "pass",
-        ),
+        ("what_was_asked_and_answered_is_kept_as_said", "        if question.is_said:", "        if False:"),
         (
             "what_is_said_after_an_answer_names_it",
             "counted_from(name, entry)",
