@@ -381,21 +381,22 @@ async def test_rule_2_of_threads_a_dead_letter_that_is_dropped_takes_the_questio
     timers, dead = talk.supervisor.timers, talk.supervisor.dead
     await talk.accept(1)
     asking = await taken(worker)
-    for wait_id in ("bound", "open"):
+    effects = list[Effect]()
+    for wait_id in ("first", "second"):
         timer = Timer(id=wait_id, conversation_id=CONVERSATION, due_ms=1 << 50, kind="deadline", name=wait_id)
-        sets: Effect = ("timer", wait_id, timer.due_ms, worker.steps.seal_timer(timer))
-        await worker.steps.settle(asking, "waiting", [waits(asking, wait_id), sets])
-        await talk.accept(2 if wait_id == "bound" else 3)
-        asking = await taken(worker)
-    answer = asking
-    assert await worker.steps.bind_wait(answer, "bound") is Bound.BOUND
-    assert await worker.steps.fail(answer, "broke", None) is Failed.DEAD
-    [letter] = await dead.first()
+        effects += [waits(asking, wait_id), ("timer", wait_id, timer.due_ms, worker.steps.seal_timer(timer))]
+    await worker.steps.settle(asking, "waiting", effects)
+    for seq, wait_id in ((2, "first"), (3, "second")):
+        await talk.accept(seq)
+        answer = await taken(worker)
+        assert await worker.steps.bind_wait(answer, wait_id) is Bound.BOUND
+        assert await worker.steps.fail(answer, "broke", None) is Failed.DEAD
+    letter, _other = await dead.first()
     light = letter.light()
     assert len(light.record) < len(letter.record), "what it is about is known without what was said"
     assert [await dead.drop(light), await dead.drop(light)] == [True, False]
     await talk.accept(4)
-    assert [wait.id for wait in await worker.steps.open_waits(await taken(worker))] == ["open"]
+    assert [wait.id for wait in await worker.steps.open_waits(await taken(worker))] == ["second"]
     assert await timers.count(CONVERSATION) == 1
     facts = await scene.facts()
     assert facts.counted == facts.waits
