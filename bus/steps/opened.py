@@ -5,7 +5,7 @@ What is opened is plaintext, in this process alone: little of it, and for a shor
 
 import time
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -78,6 +78,14 @@ class OpenedExchanges:
             self._bytes -= len(dropped.body)
 
 
+class RecordsRead(NamedTuple):
+    """The records of one history, their bytes, and when they were read."""
+
+    records: list[bytes]
+    size: int
+    read_at: float
+
+
 class RecordsLately:
     """The records of histories as they were read lately, sealed as they lie in Redis. What was read least lately leaves first.
 
@@ -85,9 +93,10 @@ class RecordsLately:
     finds the last record that is known here among the newest ones, and how many there are, knows them all.
     """
 
-    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, *, most_bytes: int = MOST_BYTES, kept_seconds: float = KEPT_SECONDS) -> None:
         self._most_bytes = most_bytes
-        self._by_conversation: OrderedDict[str, tuple[list[bytes], int]] = OrderedDict()
+        self._kept_seconds = kept_seconds
+        self._by_conversation: OrderedDict[str, RecordsRead] = OrderedDict()
         self._bytes = 0
 
     def knows(self, conversation_id: str) -> bool:
@@ -98,22 +107,29 @@ class RecordsLately:
         """Returns a history of `count` records whose newest are these; None if that does not follow from what is known."""
         if count <= len(newest):
             return newest
-        known, _ = self._by_conversation.get(conversation_id, ([], 0))
-        if not known or known[-1] not in newest:
+        read = self._by_conversation.get(conversation_id)
+        if read is None or read.records[-1] not in newest:
             return None
-        whole = known + newest[newest.index(known[-1]) + 1 :]
+        whole = read.records + newest[newest.index(read.records[-1]) + 1 :]
         return whole[-count:] if len(whole) >= count else None
 
     def put(self, conversation_id: str, records: list[bytes]) -> None:
         """Keeps what was read."""
         self.forget(conversation_id)
         if records:
-            size = sum(map(len, records))
-            self._by_conversation[conversation_id] = records, size
-            self._bytes += size
+            read = RecordsRead(records, sum(map(len, records)), time.monotonic())
+            self._by_conversation[conversation_id] = read
+            self._bytes += read.size
         while self._bytes > self._most_bytes:
+            self.forget(next(iter(self._by_conversation)))
+
+    def sweep(self) -> None:
+        """Drops what was not read for a while; called every few seconds."""
+        until = time.monotonic() - self._kept_seconds
+        while self._by_conversation and next(iter(self._by_conversation.values())).read_at < until:
             self.forget(next(iter(self._by_conversation)))
 
     def forget(self, conversation_id: str) -> None:
         """Drops what is known of a conversation."""
-        self._bytes -= self._by_conversation.pop(conversation_id, ([], 0))[1]
+        dropped = self._by_conversation.pop(conversation_id, None)
+        self._bytes -= 0 if dropped is None else dropped.size

@@ -104,3 +104,16 @@ def test_records_that_were_read_are_bounded_and_go_with_what_is_forgotten() -> N
     assert not any(map(read.knows, ("b", "d", "large")))
     read.put("none", [])
     assert not read.knows("none")
+
+
+def test_records_that_nobody_has_read_for_a_while_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("bus.steps.opened.time.monotonic", lambda: now[0])
+    read = RecordsLately(kept_seconds=60.0)
+    read.put("a", records(1))
+    read.put("b", records(1))
+    now[0] += 50
+    read.put("a", records(1, 2))
+    now[0] += 50
+    read.sweep()
+    assert (read.knows("a"), read.knows("b")) == (True, False)
