@@ -1,6 +1,6 @@
 """What threads leave behind, by two buses side by side: the one in memory and the one in Redis are asked the same, and have to answer the same.
 
-Waits that are stored, bound, dropped and forgotten, of several people; timers that are set, replaced, dropped and fire; state, history, and the
+Waits that are stored, bound, dropped and forgotten, with the cards that ask, of several people; timers that are set, replaced, dropped and fire; state, history, and the
 store with the versions that were read; results that are noted with a change; messages from outside under keys. Jobs fail, come
 back, lose their worker and are dead letters meanwhile.
 """
@@ -12,6 +12,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from bus.records.cards import CardKept, encode_card
 from bus.records.outside import OUTSIDE, SendKey
 from bus.records.records import Job, decode_reply_record, unpack_job
 from bus.records.timers import Timer
@@ -25,7 +26,7 @@ from tests.bus.talk import Talk
 
 CONVERSATIONS = ("one", "two")
 PEOPLE = ("ann", "ben")
-WAIT, TIMER, KEY, SEND_KEY = "w", "t", "k", b"a"
+WAIT, TIMER, KEY, CARD, SEND_KEY = "w", "t", "k", "c", b"a"
 HOUR_MS = 3_600_000
 
 Answer = TypeVar("Answer")
@@ -45,6 +46,7 @@ effects = st.lists(
         ),
         st.tuples(st.just("timer"), st.just(TIMER), values),
         st.tuples(st.just("drop_timer"), st.just(TIMER), values),
+        st.tuples(st.just("card"), st.just(CARD), values),
         st.tuples(st.just("forget"), st.just(""), values),
     ),
     max_size=3,
@@ -81,7 +83,7 @@ class Side:
             )
             said_here = steps.open_exchanges(look, at_once(steps.read_exchanges(look)), bytes)
             count = at_once(self.supervisor.timers.count(name))
-            found.append((waits, at_once(steps.read_state(look)), said_here, count))
+            found.append((waits, at_once(steps.read_state(look)), said_here, count, at_once(steps.card(look, CARD))))
         return [*found, at_once(steps.read_stored(KEY))[1], at_once(self.supervisor.outside.count())]
 
 
@@ -153,6 +155,8 @@ class SideBySide(RuleBasedStateMachine):
             made: Effect = ("wait", name, steps.seal_wait(job, name, body), "")
         elif op == "state":
             made = steps.state_effect(job, body)
+        elif op == "card":
+            made = ("card", name, encode_card(CardKept(value, job.thread_id, "0", "approval")), "")
         elif op == "forget":
             made = steps.forget_effect(job)
         elif op.startswith("store"):
