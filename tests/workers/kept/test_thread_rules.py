@@ -746,6 +746,23 @@ async def test_rule_8_a_card_that_was_shown_before_an_ask_is_stopped_before_its_
     assert await scene.leftovers() == []
 
 
+async def test_rule_8_a_block_that_has_ended_is_shown_as_it_ended_and_not_anew_where_what_follows_it_fails(
+    scene: Scene,
+) -> None:
+    agent = Agent()
+
+    @agent.on_command("export")
+    async def export(chat: Chat, job: Job) -> None:
+        async with chat.progress("Exporting", cancel="Stop") as bar:
+            await bar.update(50)
+        if job.attempt == 1:
+            raise KeyError
+        await chat.reply("Done.")
+
+    heard = await Stage(scene, agent).say("/export")
+    assert [one.card.get("status") or one.text for one in heard] == ["starting", "done", "Done."]
+
+
 async def test_rule_8_a_block_that_failed_is_tried_again_by_the_next_run(scene: Scene) -> None:
     agent, tries = Agent(), list[int]()
 
