@@ -24,6 +24,7 @@ ROOMS: Final = (
     "supervisor.observe",
     "supervisor.control",
     "supervisor.settings",
+    "workers.testing",
     "workers",
     "workers.process",
     "workers.handling",
@@ -88,6 +89,8 @@ RECORDS_KNOWN: Final[dict[str, tuple[str, ...]]] = {
 DEFERRED: Final[dict[tuple[str, str], str]] = {
     ("sandbox.__main__", "host.parent_death"): "each subcommand of the sandbox loads what it needs alone",
     ("sandbox.__main__", "sandbox.chaos_proxy"): "as above",
+    ("sandbox.__main__", "sandbox.console"): "as above",
+    ("sandbox.__main__", "sandbox.start_a_project"): "as above",
     ("sandbox.__main__", "sandbox.demo"): "as above",
     ("sandbox.__main__", "sandbox.drill"): "as above",
     ("sandbox.__main__", "sandbox.relay.serve"): "as above",

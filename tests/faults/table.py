@@ -461,9 +461,6 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/groups.py:Groups._hear_of_rotations",
         "supervisor/peers/groups.py:Groups._ask_again",
     ),
-    "once after a start; whatever the relay answers it is asked again, unless it refuses (tests/supervisor/run/test_announcing.py)": (
-        "supervisor/run/announcing.py:announce",
-    ),
     "relations as frames tell of them: RedisFailed has the whole list read again": (
         "supervisor/peers/relations.py:Relations._keep",
     ),
@@ -508,6 +505,13 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/keeper/keeper.py:Keeper._say_alive",
         "supervisor/keeper/supervisor_process.py:SupervisorProcess._watch",
         "supervisor/pool/process.py:WorkerProcess._watch",
+    ),
+    "an owner's test: all of it stands in the memory of this process (tests/workers/testing)": (
+        "workers/testing/harness.py:Harness.advance",
+        "workers/testing/house.py:House.hand_out",
+        "workers/testing/lives.py:Life.take",
+        "workers/testing/lives.py:Life.until_stop_is_pressed",
+        "workers/testing/surviving.py:survives",
     ),
     "signals to this process": (
         "workers/process/worker.py:Worker._hear_signals",

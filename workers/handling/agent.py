@@ -31,6 +31,7 @@ from workers.handling.routing import (
 )
 from workers.handling.tooling import NO_TOOL_OF, FunctionTool, ToolSettings, function_tool
 from workers.kept.state import StateShape
+from workers.llm.endpoint import ModelEndpoint
 from workers.llm.model import LLM
 from workers.tools.tool import OpensTools, Tool
 
@@ -150,16 +151,20 @@ class Agent(Router):
         return self._of_runtime.course_named(name, message) or self._routes.course_named(name, message)
 
     @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[tuple[object, ...]]:
+    async def lifespan(self, endpoint: ModelEndpoint | None = None) -> AsyncIterator[tuple[object, ...]]:
         """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart, and the LLM that was opened.
 
-        Raises CannotStart.
+        `endpoint`: a test's, which answers in the model's place. Raises CannotStart.
         """
         if self.llm is None:
             async with self._owners_lifespan() as shared:
                 yield shared
             return
-        async with self.llm.opened() as opened, self._owners_lifespan() as shared, AsyncExitStack() as stack:
+        async with (
+            self.llm.opened(endpoint=endpoint) as opened,
+            self._owners_lifespan() as shared,
+            AsyncExitStack() as stack,
+        ):
             sources = [await stack.enter_async_context(one.opened()) for one in self._mcp]
             yield (*shared, opened, OpenTools(self._tools, sources, trio.CapacityLimiter(MOST_THREADS)))
 

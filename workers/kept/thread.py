@@ -56,7 +56,7 @@ class Draft(msgspec.Struct, frozen=True):
 
     id: str
     entry: str
-    kind: Literal["text", "form", "approval", "app", "tool_call"]
+    kind: Literal["text", "form", "approval", "app"]
     who: list[str]
     due_ms: int
     question_hash: str

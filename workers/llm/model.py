@@ -91,8 +91,13 @@ class LLM:
         return "LLM(…)"
 
     @asynccontextmanager
-    async def opened(self, environ: Mapping[str, str] = os.environ) -> AsyncIterator["OpenLLM"]:
-        """Opens the endpoint for all jobs of a worker, and closes it. Raises CannotStart."""
+    async def opened(
+        self, environ: Mapping[str, str] = os.environ, endpoint: ModelEndpoint | None = None
+    ) -> AsyncIterator["OpenLLM"]:
+        """Opens the endpoint for all jobs of a worker, and closes it. `endpoint`: a test's instead, of which no setting says anything. Raises CannotStart."""
+        if endpoint is not None:
+            yield OpenLLM(self, self._settings({settings.MODEL.name: "scripted"}), endpoint, TokenCount())
+            return
         found = self._settings(environ)
         place = EndpointAddress(base_url=found.base_url, api_key=found.api_key or NO_KEY, options=self._options)
         endpoint = ModelEndpoint(place)

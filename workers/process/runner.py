@@ -104,16 +104,20 @@ class Runner:
         tracing: JobTracing | None = None,
         shared: tuple[object, ...] = (),
         replace_worker: Callable[[str], None] = lambda _at: None,
+        tell_failed: Callable[[Job, BaseException], None] = lambda _job, _error: None,
     ) -> None:
-        """`shared`: what the agent's lifespan yielded. `replace_worker` is called with where a handler hangs that will not end."""
+        """`shared`: what the agent's lifespan yielded. `replace_worker` is called with where a handler hangs that will not end, `tell_failed` with
+        what one raised.
+        """
         self._replace_worker = replace_worker
+        self._tell_failed = tell_failed
         self._bus = bus
         self._settings = settings
         self._vitals = vitals
         self._log = log
         self._tracing = tracing or JobTracing()
         self._slots = Slots(settings.concurrency)
-        threads = trio.CapacityLimiter(settings.concurrency)
+        self._threads = trio.CapacityLimiter(settings.concurrency)
         self._soon = SendSoon()
         self._run_environment = RunEnvironment(
             tell_swallowed=self._tell_swallowed,
@@ -122,7 +126,7 @@ class Runner:
             tell_tool_failed=self._tell_tool_failed,
             agent=agent,
             outlet=bus,
-            threads=threads,
+            threads=self._threads,
             observe=observe,
             soon=self._soon,
             shared=shared,
@@ -512,6 +516,11 @@ class Runner:
         self._replace_worker(at)
 
     @property
+    def threads_at_work(self) -> int:
+        """How many sync handlers run."""
+        return self._threads.borrowed_tokens
+
+    @property
     def running(self) -> int:
         """How many jobs it has that have not ended."""
         return sum(not hand.ended for hand in self._hands.values())
@@ -530,6 +539,7 @@ class Runner:
             wait = min(ANOTHER_VERSION_SECONDS * 2 ** max(0, tries), MOST_ANOTHER_VERSION_SECONDS)
         reason = error.reason if isinstance(error, HandlerError) else HandlerError.reason
         hand.error = kind(error)
+        self._tell_failed(hand.job, error)
         # without the exception's text, which may quote the conversation
         self._log.warning(
             "job: the handler failed",

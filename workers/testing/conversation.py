@@ -1,16 +1,4 @@
-"""Lets owners' tests talk with an agent's handlers, without Redis, a supervisor or keys.
-
-    async def test_it_greets() -> None:
-        [reply] = await conversation(agent).say("hi")
-        assert reply.text == "Hello!"
-
-    async def test_it_counts() -> None:
-        chat = conversation(agent)  # of an Agent(state=Counted)
-        await chat.say("hi")
-        assert chat.state.messages == 1
-
-Handlers run as in a worker, with the same places, limits and lifespan; what one raises comes out of `say`.
-"""
+"""One person's conversation with an agent, one handler at a time: `conversation(agent)`. Less than the Harness, which runs the worker's own runner."""
 
 import itertools
 import time
@@ -35,48 +23,10 @@ from bus.transport.lua import Argument
 from workers.handling.agent import Agent
 from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
 from workers.kept.waits import Answered, Refused, answer_in, continued
-from workers.talk.cards import ToolCall
 from workers.talk.payloads import text_payload
+from workers.testing.said import Said
 
 Decoded = TypeVar("Decoded")
-
-
-@dataclass(frozen=True)
-class Said:
-    """One reply. `deltas` is what a person saw of a stream while it grew."""
-
-    place: str
-    payload: Payload
-    deltas: tuple[str, ...] = ()
-    was_streamed: bool = False
-
-    @property
-    def text(self) -> str:
-        """The text of a text reply, else an empty string."""
-        text = self.payload.get("text", "")
-        return text if isinstance(text, str) else ""
-
-    @property
-    def card_id(self) -> str:
-        """The id of the card that is sent or updated, an empty string for anything else."""
-        artifact = self._artifact()
-        return str(self.payload.get("ref_artifact") or artifact.get("artifact_id", ""))
-
-    @property
-    def card(self) -> Payload:
-        """The inner payload of a card or an update, such as `{"body": …}`; empty for anything else."""
-        inner = self._artifact().get("payload")
-        return inner if isinstance(inner, dict) else {}
-
-    @property
-    def revision(self) -> int:
-        """Which revision of its card this is: 0 as it was sent, then 1, 2, …"""
-        based_on = self.payload.get("based_on_revision")
-        return based_on + 1 if isinstance(based_on, int) else 0
-
-    def _artifact(self) -> Payload:
-        artifact = self.payload.get("artifact")
-        return artifact if isinstance(artifact, dict) else {}
 
 
 _KEY = BusKey(bytes(KEY_BYTES))
@@ -353,14 +303,8 @@ class Conversation:
         return await self._run(self._make_job(dict(payload)))
 
     async def answer(self, card_id: str, payload: Mapping[str, object]) -> list[Said]:
-        """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1), a call of a tool with `{"status": "ok", "result": …}`.
-
-        Returns the agent's replies to it.
-        """
-        artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
-        kept = self._kept.cards.get(card_id)
-        if kept is not None and kept.kind == ToolCall.subtype:
-            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
+        """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1); returns the agent's replies to it."""
+        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
         return await self.send({"type": "artifact", "artifact": artifact})
 
     async def event(self, name: str, *, is_here: bool = True, **fields: object) -> list[Said]:

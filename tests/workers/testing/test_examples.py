@@ -1,0 +1,127 @@
+"""The examples survive a kill at every point, and do what their first lines say, as an owner would test them."""
+
+from datetime import UTC, datetime
+
+import pytest
+from trio.testing import MockClock
+
+from tests.workers.test_examples import load
+from workers.testing import Harness, HarnessChat, ScriptedLLM, survives
+
+MORNING = datetime(2026, 11, 30, 5, 0, tzinfo=UTC)
+
+
+async def test_a_booking_is_asked_for_in_steps(mock_clock: MockClock) -> None:
+    async with Harness(load("booking_agent")) as chat:
+        assert (await chat.say("/book")).text == "Your name?"
+        assert (await chat.say("Ann")).text == "Which day?"
+        await chat.restart()
+        [card] = await chat.say("2026-12-01")
+        assert card.card["body"] == "Ann on 2026-12-01?"
+        assert (await chat.press(card, approve=True)).text == "Booked."
+        assert await chat.advance(days=1) == []
+
+
+async def test_a_booking_survives(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        await chat.say("/book")
+        await chat.say("Ann")
+        [card] = await chat.say("2026-12-01")
+        await chat.press(card, approve=True)
+
+    survived = await survives(load("booking_agent"), script)
+    assert survived.kills >= 16, "before and after each of eight things that are written"
+    assert survived.unknown == ()
+
+
+async def test_the_pirate_remembers_and_survives(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        [said] = await chat.say("hello")
+        assert said.text == "Ahoy, matey!"
+        assert (await chat.say("what did I say?")).text == "Ye said hello."
+        assert chat.llm is not None
+        assert chat.llm.calls[-1].texts == ["You are a pirate.", "hello", "Ahoy, matey!", "what did I say?"]
+
+    survived = await survives(load("pirate_agent"), script, llm=ScriptedLLM("Ahoy, matey!", "Ye said hello."))
+    assert survived.kills >= 8
+
+
+async def test_a_vote_is_counted_and_closed_though_everything_dies(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        [card] = await chat.say("/vote")
+        await chat.press(card, option="stew")
+        ben = chat.as_("ben")
+        [update] = await ben.press(card, option="soup")
+        assert update.card["options"] == {"soup": 1, "stew": 1}
+        assert await ben.press(card, option="soup") == []
+        assert chat.state.votes == {"ann": "stew", "ben": "soup"}
+        closed = await ben.advance(minutes=30)
+        assert closed[-1].card["closed"] is True
+        assert chat.state.card == ""
+
+    await survives(load("lunch_agent"), script, group=("ann", "ben"))
+
+
+async def test_reminders_come_when_they_are_due(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        assert (await chat.say("Remind me in 5 minutes to drink tea")).text == "I will."
+        assert await chat.advance(minutes=4) == []
+        assert (await chat.advance(minutes=1)).text == "⏰ drink tea"
+        await chat.say("/digest")
+        assert (await chat.advance(hours=3)).texts == ["Good morning!"]
+        assert (await chat.advance(days=2)).texts == ["Good morning!", "Good morning!"]
+        await chat.say("/enough")
+        assert await chat.advance(days=2) == []
+
+    await survives(load("reminder_agent"), script, now=MORNING)
+
+
+async def test_in_a_group_it_answers_who_mentions_it_and_quotes(mock_clock: MockClock) -> None:
+    async with Harness(load("group_agent"), group=("ann", "ben")) as chat:
+        assert await chat.as_("ben").say("shall we?", mention=False) == []
+        [reply] = await chat.say("when do we meet?")
+        assert reply.text == "You asked: when do we meet?"
+        assert "reply_to" in reply.payload
+
+
+async def test_a_story_is_streamed_and_takes_no_time(mock_clock: MockClock) -> None:
+    async with Harness(load("story_agent")) as chat:
+        [reply] = await chat.say("keys")
+        assert reply.text.startswith("About keys: Once upon a time")
+        assert len(reply.deltas) >= 3
+        assert chat.typing[0] is True
+
+
+async def test_what_was_said_before_is_kept_until_it_is_forgotten(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        await chat.say("one")
+        assert (await chat.say("two")).text == "2. I have read 3 turns, from 'one' to 'two'."
+        assert [turn.text for turn in await chat.history()][::2] == ["one", "two"]
+        await chat.say("/forget")
+        assert (await chat.say("three")).text == "1. I have read 1 turns, from 'three' to 'three'."
+
+    await survives(load("memory_agent"), script)
+
+
+async def test_what_comes_from_outside_is_said(mock_clock: MockClock) -> None:
+    async with Harness(load("deploy_agent")) as chat:
+        assert (await chat.remind("deploy", {"version": "42"})).text == "Version 42 is out."
+
+
+async def test_an_export_is_stopped_by_its_button(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(_api: object, key: str) -> str:
+        return key
+
+    async def percent(_api: object, _ticket: str) -> int:
+        return 40
+
+    agent = load("export_agent")
+    api = agent.handlers[0].registration.function.__globals__["Api"]
+    monkeypatch.setattr(api, "start", start)
+    monkeypatch.setattr(api, "percent", percent)
+    monkeypatch.setenv("EXPORT_URL", "http://127.0.0.1:1")
+    async with Harness(agent) as chat:
+        [card, *_] = await chat.say("/export", seconds=5)
+        assert card.card["actions"] == [{"id": "cancel", "label": "Stop"}]
+        replies = await chat.press(card, "Stop")
+        assert replies[-1].text == "Stopped."
