@@ -1,4 +1,4 @@
-"""`python -m sandbox relay | say | proxy | demo`: reads the command line, nothing else. Each command imports what it needs."""
+"""`python -m sandbox relay | say | proxy | demo | init | console`: reads the command line, nothing else. Each command imports what it needs."""
 
 import runpy
 import sys
@@ -8,6 +8,9 @@ from pathlib import Path
 runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
 import click
+
+OF_THE_PROGRAM = {"init", "console", "replay", "dev"}
+"""Commands that people know as those of hashee-agent, which becomes this."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,6 +109,58 @@ def demo(*, scripted: bool) -> None:
     sys.exit(run_demo(scripted=scripted or not (sys.stdin.isatty() and sys.stdout.isatty())))
 
 
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--template", default="chat", show_default=True, help="chat, form, group or tools.")
+def init(*, directory: Path, template: str) -> None:
+    """A new agent of your own in DIRECTORY, with its test and all that it needs to run. Nothing is overwritten."""
+    from sandbox.start_a_project import TEMPLATES, AlreadyThere, start_project, what_next  # noqa: PLC0415 - only for this command
+
+    if template not in TEMPLATES:
+        raise click.BadParameter(f"one of {', '.join(TEMPLATES)} is wanted", param_hint="--template")
+    try:
+        files = start_project(directory, template)
+    except (AlreadyThere, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(what_next(directory, files, template))
+
+
+@main.command()
+@click.argument("handler", required=False, metavar="[MODULE:AGENT]")
+@click.option(
+    "--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Take the lines of this file."
+)
+@click.option("--record", type=click.Path(path_type=Path), help="Write what is said into this file, for `replay`.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+@click.option("--person", default="ann", show_default=True, help="Who talks.")
+def console(*, handler: str | None, script: Path | None, record: Path | None, as_json: bool, person: str) -> None:
+    """Talk to an agent in this process, without a server: agent:agent, HASHEE_HANDLER or the one that is named. `/?` says what it takes."""
+    from sandbox.console import ConsoleOptions, run_console  # noqa: PLC0415 - only for this command
+
+    sys.exit(run_console(ConsoleOptions(handler, script=script, record=record, as_json=as_json, person=person)))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("handler", required=False, metavar="[MODULE:AGENT]")
+def replay(*, file: Path, handler: str | None) -> None:
+    """Play what `console --record` wrote against the code as it is now; say what differs. Ends with 1 where something does."""
+    from sandbox.console import ConsoleOptions, run_console  # noqa: PLC0415 - only for this command
+
+    sys.exit(run_console(ConsoleOptions(handler, script=file)))
+
+
+@main.command()
+@click.argument("handler", required=False, metavar="[MODULE:AGENT]")
+def dev(*, handler: str | None) -> None:
+    """An agent that you are writing, through everything: a local relay, a private Redis, supervisor and workers, reloaded on each save."""
+    from sandbox.console import chosen_handler, load_or_say  # noqa: PLC0415 - only for this command
+    from sandbox.demo import run_dev  # noqa: PLC0415
+
+    name = chosen_handler(handler)
+    sys.exit(run_dev(name) if (status := load_or_say(name)) == 0 else status)
+
+
 @main.command(hidden=True)
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="With state/ and keystore.json in it.")
 @click.option("--agent-id", required=True, help="Whose they are.")
@@ -117,4 +172,4 @@ def drill(*, folder: Path, agent_id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m sandbox")
+    main(prog_name="hashee-agent" if {*sys.argv[1:2]} & OF_THE_PROGRAM else "python -m sandbox")

@@ -1,24 +1,24 @@
-"""A chat on the terminal: one person, typed by whoever sits there; "typing…" and the answer as it streams in.
+"""A chat on the terminal: one person, typed by whoever sits there; "typing…", the answer as it streams in, cards with numbered buttons.
 
 Lines come from the terminal's own line editing, read without a thread, so that Ctrl-C, Ctrl-D and /quit all end it at
 once. It starts and ends nothing but its own display.
 """
 
-import os
 import sys
-from collections.abc import AsyncIterator
 
-import trio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from sandbox.answering import Asks, CardAnswers, Given, Note
 from sandbox.background import background
+from sandbox.drawing import drawn
 from sandbox.people import Person
+from sandbox.terminal import terminal_lines
+from sandbox.transcript import TranscriptLine
 
 QUIT = frozenset({"/quit", "/exit"})
 PROMPT = "you › "
-READ_BYTES = 64 * 1024
 
 
 class ChatScreen:
@@ -28,37 +28,49 @@ class ChatScreen:
         self._console = console
         self._shown = 0
         self._drawn = ""
+        self._answers = CardAnswers()
 
     async def run(self) -> None:
         """Until /quit or the end of the input. The person is connected meanwhile by the caller."""
         async with background() as nursery:
             nursery.start_soon(self._display)
-            self._prompt()
+            self.prompt()
             async for line in terminal_lines():
                 text = line.strip()
                 if text in QUIT:
                     return
                 if text:
-                    await self._person.say(self._conversation_id, text)
-                else:
-                    self._prompt()
+                    await self._take(text)
+                self.prompt()
         self._console.print()
 
+    async def _take(self, text: str) -> None:
+        match self._answers.read(text):
+            case Given(card, answer):
+                await self._person.answer(self._conversation_id, card.card_id, dict(answer))
+            case Asks(asked):
+                self._console.print(Text(f"field › {asked}"))
+            case Note(said):
+                self._console.print(Text(said))
+            case None:
+                await self._person.say(self._conversation_id, text)
+
     async def _display(self) -> None:
+        """Shows what comes. Behind it the prompt stands again, also where the agent says nothing more to what was said."""
         transcript = self._person.transcript
         while True:
-            await transcript.until(lambda: self._is_waiting() or self._has_news())
-            if self._is_waiting():
+            await transcript.until(lambda: self._has_news() or bool(self._under_way()))
+            if not self._has_news():
                 await self._show_growing()
             self._show_news()
-            if not self._is_waiting():
-                self._prompt()
+            self.prompt()
 
     async def _show_growing(self) -> None:
-        """What is under way, on a line that goes away, until there is a line to keep."""
+        """What is under way, on a line that goes away, until there is a line to keep, or nothing is under way any more."""
+        self._leave_prompt()
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             self._drawn = ""
-            while not self._has_news():
+            while not self._has_news() and self._under_way():
                 self._drawn = self._under_way()
                 live.update(_agent_line(self._drawn, unfinished=True), refresh=True)
                 await self._person.transcript.until(self._must_redraw)
@@ -70,15 +82,18 @@ class ChatScreen:
         for line in self._person.transcript.lines(self._conversation_id)[self._shown :]:
             self._shown += 1
             if line.direction == "in":
-                self._console.print(_agent_line(line.text))
+                self._show_line(line)
+
+    def _show_line(self, line: TranscriptLine) -> None:
+        card = self._person.cards.get(line.card_id)
+        self._leave_prompt()
+        self._console.print(_agent_line(line.text if card is None else "\n  ".join(drawn(card))))
+        if (asks := self._answers.shown(card)) is not None:
+            self._console.print(Text(f"field › {asks.text}"))
 
     def _has_news(self) -> bool:
         lines = self._person.transcript.lines(self._conversation_id)
         return any(line.direction == "in" for line in lines[self._shown :])
-
-    def _is_waiting(self) -> bool:
-        transcript = self._person.transcript
-        return len(transcript.said(self._conversation_id)) > len(transcript.heard(self._conversation_id))
 
     def _under_way(self) -> str:
         growing = self._person.growing.get(self._conversation_id)
@@ -86,7 +101,13 @@ class ChatScreen:
             return growing.text
         return "typing…" if self._conversation_id in self._person.typing else ""
 
-    def _prompt(self) -> None:
+    def _leave_prompt(self) -> None:
+        """Has what comes next stand where the prompt stands."""
+        sys.stdout.write("\r")
+        sys.stdout.flush()
+
+    def prompt(self) -> None:
+        """Shows that the next line may be typed."""
         sys.stdout.write(f"\r{PROMPT}")
         sys.stdout.flush()
 
@@ -94,18 +115,3 @@ class ChatScreen:
 def _agent_line(text: str, *, unfinished: bool = False) -> Text:
     style = "dim" if unfinished else ""
     return Text.assemble(("agent › ", "bold cyan"), (text, style)) if text else Text("")
-
-
-async def terminal_lines(descriptor: int = 0) -> AsyncIterator[str]:
-    """Lines from a terminal or pipe until its end (Ctrl-D)."""
-    pending = b""
-    while True:
-        await trio.lowlevel.wait_readable(descriptor)
-        data = os.read(descriptor, READ_BYTES)
-        if not data:
-            if pending:
-                yield pending.decode(errors="replace")
-            return
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace")

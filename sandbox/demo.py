@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -43,8 +44,21 @@ def run_demo(*, scripted: bool) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_dev(handler: str) -> int:
+    """A chat with an agent that is being written, whose changes are taken over; returns the exit code."""
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="hashee-demo-"))
+    try:
+        return trio.run(Demo(folder, started, scripted=False, handler=handler).run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Demo:
-    def __init__(self, folder: Path, started: float, *, scripted: bool) -> None:
+    """`handler`: of an agent that is being written: it is reloaded when a file of it changes, and more of it is shown."""
+
+    def __init__(self, folder: Path, started: float, *, scripted: bool, handler: str = "") -> None:
+        self._handler = handler
         self._folder = folder
         self._started = started
         self._scripted = scripted
@@ -64,7 +78,9 @@ class Demo:
 
     async def _run(self, scope: trio.CancelScope) -> int:
         self._say("starting a private Redis, a relay, the supervisor and two workers …")
-        settings = {"HASHEE_HANDLER": ECHO} if self._scripted else handler_errors.SETTINGS
+        settings = {"HASHEE_HANDLER": ECHO} if self._scripted else dict(handler_errors.SETTINGS)
+        if self._handler:
+            settings |= {"HASHEE_HANDLER": self._handler, "HASHEE_RELOAD": "1"}
         try:
             async with stage(self._folder, settings=settings) as house, background() as nursery:
                 for child in (house.agent, house.relay):
@@ -88,14 +104,26 @@ class Demo:
     async def _chat(self, house: RunningSandbox) -> int:
         person = await make_person(house.relay_url, "You")
         conversation_id = await person.meet(house.agent_id)
-        self._explain(house)
-        self._say("type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo\n")
+        if self._handler:
+            self._say(
+                f"{self._handler} runs in two workers; save a file of it, and they are replaced. Its output and errors stand here too."
+            )
+            self._say(f"status {house.http_url}/   /quit, Ctrl-D or Ctrl-C ends everything\n")
+        else:
+            self._explain(house)
+            self._say(
+                "type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo\n"
+            )
         with trio.fail_after(CONNECT_SECONDS) as scope:
             async with connected(person):
                 scope.deadline = float("inf")
                 async with background() as nursery:
-                    nursery.start_soon(handler_errors.show_handler_errors, house.agent.log_path, self._console)
-                    await ChatScreen(person, conversation_id, self._console).run()
+                    screen = ChatScreen(person, conversation_id, self._console)
+                    show = partial(
+                        handler_errors.show_handler_errors, is_author=bool(self._handler), behind=screen.prompt
+                    )
+                    nursery.start_soon(show, house.agent.log_path, self._console)
+                    await screen.run()
         self._say("ending …")
         return os.EX_OK
 

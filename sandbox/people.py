@@ -9,7 +9,7 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -24,7 +24,7 @@ from crypto.prekeys import bundle_from_json
 from crypto.renewal import Renewal
 from sandbox.api import ApiRefused, PersonAccount, RelayApi
 from sandbox.background import background
-from sandbox.cards import TOOL_CALL, Cards
+from sandbox.cards import Cards
 from sandbox.device_state import DeviceState, Received
 from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
@@ -102,8 +102,6 @@ class Person:
         self._cards = Cards()
         self.cards = self._cards.shown
         """The agent's cards by their ids, as they are shown now."""
-        self.tools: Mapping[str, Callable[[Mapping[str, object]], object]] | None = None
-        """What this person's app can do, and allows, by name; None for one that answers no call of a tool by itself."""
         self._streams = HeardStreams(lambda: self._state, self.counts)
         self.growing = self._streams.growing
         self._outgoing = Outgoing()
@@ -160,9 +158,7 @@ class Person:
 
     async def answer(self, conversation_id: str, card_id: str, payload: dict[str, object]) -> str:
         """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id."""
-        artifact: dict[str, object] = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
-        if card_id in self.cards and self.cards[card_id].subtype == TOOL_CALL:
-            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
+        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
         client_message_id = new_ulid()
         async with self._sealing:
             said: dict[str, object] = {"type": "artifact", "artifact": artifact}
@@ -345,16 +341,14 @@ class Person:
         self.versions.add(received.envelope.v)
         self.typing.discard(conversation_id)
         self.growing.pop(conversation_id, None)
-        kind, text = received.payload.get("type"), received.payload.get("text")
+        kind, text, card_id = received.payload.get("type"), received.payload.get("text"), ""
         if kind == "artifact":
             card = self._cards.read(received.payload)
             self.counts["cards_shown" if card is not None else "cards_passed_over"] += 1
-            text = None if card is None else card.text
-            if card is not None and card.subtype == TOOL_CALL and self.tools is not None:
-                await self.answer(conversation_id, card.card_id, card.run_by(self.tools))
+            text, card_id = (None, "") if card is None else (card.text, card.card_id)
         if kind in ("text", "artifact") and isinstance(text, str):
             line = TranscriptLine(
-                "in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time()
+                "in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time(), card_id
             )
             self._texts[frame.message_id] = text
             if isinstance(quoted := received.payload.get("reply_to"), dict):

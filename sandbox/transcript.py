@@ -7,13 +7,14 @@ import trio
 
 
 class TranscriptLine(msgspec.Struct, frozen=True):
-    """`direction` is `out` or `in`; `seq` is the relay's number, of an outgoing line once acknowledged."""
+    """`direction` is `out` or `in`; `seq` is the relay's number, of an outgoing line once acknowledged. `card_id`: of a card."""
 
     direction: str
     text: str
     client_message_id: str
     seq: int | None
     at: float
+    card_id: str = ""
 
 
 class Transcript:

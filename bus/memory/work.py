@@ -282,12 +282,16 @@ class MemorySteps(KeptEffects):
         return [
             OpenWait(
                 wait_id,
-                open_kept(record, WAIT, job.conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id),
+                self.open_wait(job.conversation_id, wait_id, record),
                 at.waits_from[wait_id],
                 at.waits_bound.get(wait_id, ""),
             )
             for wait_id, record in at.waits.items()
         ]
+
+    def open_wait(self, conversation_id: str, wait_id: str, record: bytes) -> bytes:
+        """Returns what is sealed in the record of an open question."""
+        return open_kept(record, WAIT, conversation_id, wait_id, key=self._bus_key, agent_id=self._agent_id)
 
     async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str:
         return self._world.acknowledged.get((thread_id, place), "")

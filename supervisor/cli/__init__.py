@@ -15,6 +15,10 @@ from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 
 COMMANDS: Mapping[str, str] = {
+    "init": "supervisor.cli.sandbox:init",
+    "console": "supervisor.cli.sandbox:console",
+    "replay": "supervisor.cli.sandbox:replay",
+    "dev": "supervisor.cli.sandbox:dev",
     "up": "supervisor.cli.up:up",
     "supervisor": "supervisor.cli.supervisor:supervisor",
     "worker": "supervisor.cli.worker:worker",
@@ -51,7 +55,7 @@ def cli() -> None:
     """Run an end-to-end-encrypted Hashee agent on your own server.
 
     \b
-    First steps:      hashee-agent demo
+    First steps:      hashee-agent init, hashee-agent console, hashee-agent demo
     All on one host:  hashee-agent up
     In parts:         hashee-agent supervisor, hashee-agent worker
 

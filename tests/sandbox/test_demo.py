@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from sandbox.children import relay_process, running
+from sandbox.start_a_project import STARTER
 from tests.sandbox.relay import until
 from tests.waiting import waiting_for
 
@@ -109,10 +110,12 @@ class Terminal:
 
 
 @contextmanager
-def demo_on_a_terminal(tmp_path: Path, *, cwd: Path | None = None, **settings: str) -> Iterator[Terminal]:
+def demo_on_a_terminal(
+    tmp_path: Path, *, cwd: Path | None = None, command: Sequence[str] = DEMO, **settings: str
+) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        DEMO,
+        command,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -156,6 +159,38 @@ def test_on_a_terminal_a_handlers_error_is_shown_with_its_traceback(tmp_path: Pa
         terminal.type("/quit\n")
         terminal.drain()
         assert terminal.process.wait(20) == 0
+
+
+@pytest.mark.long
+def test_an_agent_that_is_being_written_is_reloaded_and_its_cards_are_answered_by_numbers(tmp_path: Path) -> None:
+    code = (STARTER / "form" / "agent.py.txt").read_text(encoding="utf-8")
+    (tmp_path / "agent.py").write_text(code, encoding="utf-8")
+    dev = [sys.executable, "-P", "-m", "supervisor", "dev"]
+    with demo_on_a_terminal(tmp_path, cwd=tmp_path, command=dev) as terminal:
+        terminal.expect("you ›", 60)
+        for typed, shown in (
+            ("/book", "field › Name"),
+            ("Ann", "field › Day"),
+            ("2026-12-01", "#1 approve  #2 reject"),
+        ):
+            terminal.type(f"{typed}\n")
+            terminal.expect(shown)
+        terminal.expect("you ›")
+        terminal.type("1\n")
+        terminal.expect("Booked.")
+        terminal.expect("you ›")
+        changed = code.replace('await chat.reply("Write', 'print("it prints")\n    await chat.reply("Please write')
+        (tmp_path / "agent.py").write_text(changed, encoding="utf-8")
+        terminal.expect("reload: done")
+        terminal.type("hi\n")
+        terminal.expect("Please write /book")
+        terminal.expect("handler | it prints")
+        (tmp_path / "agent.py").write_text("import nothing_like_it", encoding="utf-8")
+        terminal.expect("No module named 'nothing_like_it'")
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert nothing_is_left(tmp_path)
 
 
 def test_the_end_of_input_ends_the_chat(tmp_path: Path) -> None:
