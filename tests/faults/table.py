@@ -407,7 +407,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/mcp/connection.py:Connection.run",
         "workers/mcp/connection.py:Connection._connected",
         "workers/mcp/connection.py:Connection._keep_listed",
-        "workers/mcp/connection.py:Connection._hand_over",
+        "workers/mcp/connection.py:Connection._hand_over_soon",
         "workers/mcp/stdio.py:_hear",
         "workers/mcp/stdio.py:_say",
         "workers/mcp/http.py:_Counted.__aiter__",

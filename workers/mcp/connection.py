@@ -14,6 +14,7 @@ import trio
 from mcp import Client, MCPError, types
 from mcp.client.streamable_http import streamable_http_client
 
+from bus.transport.backoff import Backoff
 from workers.errors import OutcomeUnknown, ToolError
 from workers.mcp.http import client_of
 from workers.mcp.named import NamedServer
@@ -27,7 +28,7 @@ CONNECT_SECONDS: Final = 30.0
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
-STEADY_SECONDS: Final = 30.0
+STEADY_SECONDS: Final = 60.0
 """A connection that lasted so long begins with the first pause again."""
 
 PATIENCE_SECONDS: Final = 10.0
@@ -39,6 +40,9 @@ AFTER_CHANGE_SECONDS: Final = 1.0
 LIST_SECONDS: Final = 15.0
 MOST_PAGES: Final = 20
 MOST_LISTED: Final = 1_000
+MOST_TOLD: Final = 200
+"""Lines of the log about one server's tools."""
+
 MOST_AT_ONCE: Final = 16
 """Calls of one worker to one server."""
 
@@ -86,6 +90,10 @@ class Connection:
         self._list_again = trio.Event()
         self._at_once = trio.CapacityLimiter(MOST_AT_ONCE)
         self._told = ""
+        self._pause = trio.CancelScope()
+        self._wanting = 0
+        """Calls that wait for the server to be there."""
+
         self._list_known = b""
         self._because = ""
         """Why an answer was not read, of this connection."""
@@ -101,7 +109,7 @@ class Connection:
     async def run(self) -> None:
         """Connects, and connects again, until cancelled."""
         _silence_the_package()
-        pause = FIRST_PAUSE_SECONDS
+        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
             began = trio.current_time()
             try:
@@ -110,10 +118,12 @@ class Connection:
             except Exception as error:  # noqa: BLE001 - whatever a server does, and the package with it, ends its connection alone
                 why = _why(error)
             if trio.current_time() - began >= STEADY_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
-            self._tell(f"lost: {why}", again_in=pause)
-            await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                backoff.reset()
+            self._tell(f"lost: {why}; it is tried again, with pauses of up to {LONGEST_PAUSE_SECONDS:.0f} s")
+            await trio.sleep(FIRST_PAUSE_SECONDS)
+            with trio.CancelScope() as self._pause:
+                if not self._wanting:
+                    await backoff.wait()
 
     async def _connected(self) -> None:
         """One connection, to its end. Raises whatever ends it."""
@@ -239,6 +249,15 @@ class Connection:
         return call
 
     async def _hand_over(self, call: _Call) -> None:
+        """Raises ToolError. Who waits for a server that is away ends its pause."""
+        self._wanting += 1
+        self._pause.cancel()
+        try:
+            await self._hand_over_soon(call)
+        finally:
+            self._wanting -= 1
+
+    async def _hand_over_soon(self, call: _Call) -> None:
         with trio.move_on_after(PATIENCE_SECONDS):
             while True:
                 await self._is_connected.wait()
@@ -297,10 +316,14 @@ class Connection:
             log.log(level, "mcp: %s", what, extra={"values": {"server": self._server.name, **values}})
 
     def _tell_once(self, what: str, **values: object) -> None:
-        key = f"{what} {values.get('tool', '')}"
-        if key not in self._pins.told:
-            self._pins.told.add(key)
-            log.warning("mcp: %s", what, extra={"values": {"server": self._server.name, **values}})
+        """Says something about the tools, once; a server whose tools are others each time fills no log."""
+        told, key = self._pins.told, f"{what} {values.get('tool', '')}"
+        if key in told or len(told) > MOST_TOLD:
+            return
+        told.add(key)
+        if len(told) > MOST_TOLD:
+            what, values = "it gives so much to say about its tools that no more is said", {}
+        log.warning("mcp: %s", what, extra={"values": {"server": self._server.name, **values}})
 
 
 def _silence_the_package() -> None:

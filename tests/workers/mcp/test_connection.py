@@ -1,9 +1,7 @@
 """Connections to MCP servers that are real processes: what breaks costs its call alone, and what misbehaves is bounded, left, and named in the log."""
 
 import logging
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +13,7 @@ import trio
 import trio.testing
 
 from tests.waiting import waiting_for
+from tests.workers.mcp.serving import PROGRAM, ROOT, serving, until_noted
 from workers import MCP, OutcomeUnknown
 from workers.errors import ToolError
 from workers.tools.tool import Tool, ToolSource
@@ -25,7 +24,6 @@ from workers.mcp.connection import PATIENCE_SECONDS
 
 SECONDS = 30.0
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 
 
 class Lines(logging.Handler):
@@ -191,9 +189,6 @@ async def test_a_server_that_hangs_holds_up_nobody_for_long_and_has_no_tools(
     assert alive(tmp_path) == []
 
 
-PROGRAM = (sys.executable, "-m", "tests.workers.mcp.program")
-
-
 @pytest.mark.long
 async def test_a_real_server_is_asked_and_given_nothing_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
@@ -212,26 +207,6 @@ async def test_a_real_server_is_asked_and_given_nothing_of_our_secrets(monkeypat
         with pytest.raises(ToolError, match="more than 4 MiB, which is not read"):
             await call(source, "large", megabytes=10)
         assert await call(source, "search_docs", words="more") == "3 pages about more", "on the same connection"
-
-
-@asynccontextmanager
-async def serving(port: int, notes: Path) -> AsyncIterator[trio.Process]:
-    """The real server on a port of loopback, until it is killed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NOTES": str(notes)}
-    command = [*PROGRAM, "http", str(port)]
-    process = await trio.lowlevel.open_process(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-
-
-async def until_noted(notes: Path, what: str, count: int = 1) -> None:
-    with waiting_for(f"the server to note {what!r}", SECONDS):
-        while (notes.read_text(encoding="utf-8") if notes.exists() else "").count(what) < count:  # noqa: ASYNC240
-            await trio.sleep(0.01)
 
 
 @pytest.mark.long
