@@ -29,6 +29,9 @@ ID: Final = re.compile(rb'"id"\s*:\s*(\d{1,15})\b')
 END_SECONDS: Final = 2.0
 """For a server to end by itself when its stdin is closed, and again when it is told to."""
 
+STATUS_SECONDS: Final = 0.5
+"""Between the end of a server's output and its own."""
+
 TOO_LONG: Final = f"an answer of more than {MOST_LINE_BYTES >> 20} MiB"
 Message = SessionMessage | Exception
 
@@ -80,7 +83,10 @@ async def _hear(process: trio.Process, into: MemoryObjectSendStream[Message]) ->
             if len(line) > MOST_LINE_BYTES:
                 await into.send(_too_long(bytes(line[:HEAD_BYTES])))
                 line, is_too_long = bytearray(), True
-    raise ServerEnded("it has ended")
+    with trio.move_on_after(STATUS_SECONDS):
+        await process.wait()
+    status = process.returncode
+    raise ServerEnded("it has closed its output" if status is None else f"it has ended with status {status}")
 
 
 async def _some(stream: trio.abc.ReceiveStream) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from bus.control.messages import Request
 from bus.records.kept import STORE, pack_kept
 from bus.records.outside import AnswerWanted, OutsideAnswer, OutsideMessage, OutsideQuestion, answer_key
+from bus.records.records import GROUP
 from bus.settings.reader import Malformed
 from bus.views.conversations import Conversations
 from supervisor.outbound.from_outside import MOST_QUESTION_CHARACTERS
@@ -117,6 +118,18 @@ async def test_what_cannot_be_asked_is_refused_before_anything_is_placed(tmp_pat
         assert await refused(mine, but(who="somebody else")) == "who_is_asked"
         everywhere = programs(core, Reachable(is_all=True))
         assert await refused(everywhere, but(conversation_id=ELSEWHERE)) == "unknown_conversation"
+
+
+async def test_in_a_group_it_is_said_whose_answer_counts(tmp_path: Path) -> None:
+    async with asked(tmp_path) as (core, mine):
+        await core.client.command("HSET", core.keys.conversation(CONVERSATION), "kind", GROUP, "person", CONVERSATION)
+        error, told = await ask(mine, "mcp_ask", QUESTION)
+        assert (told["reason"], "is a group" in error) == ("who_is_asked", True)
+        assert (await ask(mine, "mcp_ask", but(who=PERSON)))[0] == ""
+        async with worker(core) as taking:
+            [job] = await taking.take(1)
+        asked_of = msgspec.msgpack.decode(cast("bytes", job.message.payload["data"]), type=OutsideQuestion)
+        assert (asked_of.who, job.message.sender_id) == (PERSON, "")
 
 
 @pytest.mark.pure

@@ -21,6 +21,7 @@ from workers.tools.tool import Tool, ToolSource
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
 from workers.mcp.connection import PATIENCE_SECONDS
+from workers.mcp.server import FIRST_LIST_SECONDS
 
 SECONDS = 30.0
 HERE = Path(__file__).parent
@@ -99,7 +100,7 @@ async def test_a_server_that_dies_in_mid_call_costs_that_call_and_is_there_again
         with pytest.raises(OutcomeUnknown):  # it is asked as soon as the server is there again, and may have been done
             await call(source, "delete")
         assert len(pids(tmp_path)) == 2
-    assert any("lost" in line for line in logged)
+    assert any("it has ended with status 1" in line for line in logged)
     assert alive(tmp_path) == [], "and none is left behind"
 
 
@@ -180,12 +181,18 @@ async def test_a_tool_that_changes_after_it_was_allowed_asks_from_then_on_and_so
 async def test_a_server_that_hangs_holds_up_nobody_for_long_and_has_no_tools(
     tmp_path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
-    mock_clock.rate = 50.0
-    async with opened(tmp_path, "hangs") as source:
+    mock_clock.rate = 1.0
+
+    async def time_passes() -> None:
         with waiting_for("its start", SECONDS):
             while not pids(tmp_path):
                 await trio.sleep(0.01)
-        assert list(source.tools()) == []
+        mock_clock.jump(FIRST_LIST_SECONDS + 1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(time_passes)
+        async with opened(tmp_path, "hangs") as source:
+            assert list(source.tools()) == []
     assert alive(tmp_path) == []
 
 
