@@ -209,7 +209,7 @@ class InboundStore:
         )
 
     async def hold(self, arrival: Arrival, *, by_itself: bool) -> Intake:
-        """Notes that a message waits at the relay: `by_itself` (it has no room, or its sender is not known yet), or since others of its sender do.
+        """Notes that a message waits at the relay: `by_itself` (it has no room, or cannot be read yet), or since others of its sender do.
 
         NOTED: now or before. CONFLICT: nothing of its sender waits there any more. NOT_NOW: there are too many notes.
         """

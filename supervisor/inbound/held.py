@@ -40,7 +40,7 @@ class HeldFetcher:
         is_untold: Callable[[str], bool],
         pauses: Pauses = PAUSES,
     ) -> None:
-        """`is_untold`: whether a sender's messages could not be read now, since the relay does not tell their devices."""
+        """`is_untold`: whether a sender's messages could not be read now, since the relay does not tell what it takes."""
         self._store = store
         self._lease = lease
         self._notes = notes

@@ -8,7 +8,7 @@ from bus.records.records import GROUP, InboundMessage, is_answer_to_card
 from bus.records.sealing import BusKey
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
-from bus.steps.store import ConversationSnapshot, InboundStore, now_ms
+from bus.steps.store import ConversationSnapshot, InboundStore, Source, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
@@ -23,9 +23,11 @@ from supervisor.inbound.readings import (
     is_for_a_handler,
     is_old,
     job_of,
+    without_the_relay,
 )
 from supervisor.peers.addressing import check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
+from supervisor.peers.untold import NotTold
 from supervisor.relay.payloads import payload_type_of, stopped_card, without_mention
 
 CLOCKS_APART_MS = 60_000
@@ -63,6 +65,9 @@ class GroupReader:
         try:
             check_addressed(frame, envelope, snapshot, self._agent_id)
             await self._groups.authenticate(envelope)
+        except NotTold:
+            error = Unreadable(Reason.UNKNOWN_SENDER, "the relay does not show this owner's keys now")
+            return without_the_relay(incoming, error)
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
         if snapshot.known and not incoming.is_known:
@@ -82,6 +87,11 @@ class GroupReader:
                 return Waits(arrival)
             await make_room()
             opened = await self._groups.open(envelope)
+        except NotTold:
+            if incoming.source is not Source.QUARANTINE:
+                return Waits(arrival, by_itself=True)
+            untold = Unreadable(Reason.UNKNOWN_GROUP_KEY, "the relay does not tell this group's key now")
+            return Unread(arrival, untold, waits_for=envelope.to)
         except Unreadable as error:
             if error.reason is Reason.STALE and is_old(incoming, snapshot):
                 return Old(arrival, error.reason.value)

@@ -27,12 +27,14 @@ from supervisor.inbound.readings import (
     is_old,
     job_of,
     snapshot_of,
+    without_the_relay,
 )
 from supervisor.peers.addressing import check_addressed
 from supervisor.peers.owners import Admission, Owner, Owners
 from supervisor.peers.prekeys import NO_PREKEYS, FoundPrekeys, OwnPrekeys
 from supervisor.peers.retry_triggers import session_thing
 from supervisor.peers.sessions import Loaded, Sessions
+from supervisor.peers.untold import NotTold
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
 from supervisor.relay.payloads import conversation_kind, inbound_message, message_ms, payload_type_of, stopped_card
@@ -75,6 +77,8 @@ class PersonReader:
         frame = incoming.frame
         try:
             owner = await self._authenticate(frame, envelope, snapshot)
+        except NotTold:
+            return without_the_relay(incoming, Unreadable(Reason.NO_GRANT, "the relay does not tell relations now"))
         except Unreadable as error:
             return Unread(incoming.arrival(), error)
         if snapshot.known and not incoming.is_known:
@@ -120,7 +124,7 @@ class PersonReader:
             return msgspec.structs.replace(unread, waits_for=waits_for)
 
     async def _authenticate(self, frame: MessageFrame, envelope: Envelope, snapshot: ConversationSnapshot) -> Owner:
-        """Checks `to`, conversation pin, grant, pinned key and signature, in the order of PROTOCOL §5.10. Raises Unreadable."""
+        """Checks `to`, conversation pin, grant, pinned key and signature, in the order of PROTOCOL §5.10. Raises Unreadable, NotTold."""
         check_addressed(frame, envelope, snapshot, self._device.owner_id)
         owner = await self._owners.of_snapshot(envelope.sender_id, snapshot)
         if owner is None:

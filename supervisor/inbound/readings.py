@@ -6,7 +6,7 @@ import msgspec
 
 from bus.records.records import COMMAND, InboundMessage, is_answer_to_card, pack_job, stands_apart
 from bus.records.sealing import BusKey
-from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, now_ms
+from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, Source, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Unreadable
 from crypto.records import DeviceRecord
@@ -69,7 +69,7 @@ class Old(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """The message is authentic and new, and waits at the relay: behind others of its sender, or `by_itself`, for the sender's devices."""
+    """The message waits at the relay: authentic and new behind others of its sender, or `by_itself`, for what the relay does not tell now."""
 
     arrival: Arrival
     by_itself: bool = False
@@ -116,6 +116,13 @@ def answers_of(message: InboundMessage) -> str:
 def is_for_a_handler(message: InboundMessage) -> bool:
     """Whether a handler may get it: it is no word of the protocol, and not one of agents that answer each other."""
     return message.payload.get("type") != "system" and message.hop_count < LAST_HOP
+
+
+def without_the_relay(incoming: Incoming, error: Unreadable) -> Waits | Unread:
+    """Returns what follows if the relay does not tell now what it takes to verify a message: it waits there, or stays in quarantine."""
+    if incoming.source is Source.QUARANTINE:
+        return Unread(incoming.arrival(), error)
+    return Waits(msgspec.structs.replace(incoming.arrival(), sender_id=incoming.frame.sender_id), by_itself=True)
 
 
 def is_old(incoming: Incoming, snapshot: ConversationSnapshot) -> bool:

@@ -34,6 +34,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.peers.members import Members
 from supervisor.peers.owners import Owner, Owners
 from supervisor.peers.retry_triggers import RetryTriggers
+from supervisor.peers.untold import NotTold
 from supervisor.relay.asking import Shared, asked
 from supervisor.relay.frames import ArtifactResponse, GroupKeyRotated, MessageNew
 from supervisor.relay.payloads import inbound_message, message_ms
@@ -148,12 +149,12 @@ class Groups:
         await self._verify(envelope, owner)
 
     async def open(self, envelope: Envelope) -> OpenedInGroup:
-        """Opens a verified message; for an unknown version the group's key is fetched once. Raises Unreadable."""
+        """Opens a verified message; for an unknown version the group's key is fetched once. Raises Unreadable; NotTold if the relay does not tell it."""
         version = group_key_version(envelope)
         keys = await self._kept(envelope.to)
         current = keys.current
         if keys.find(version) is None and (current is None or 0 < version - current.key_version <= MOST_VERSIONS_AHEAD):
-            await self._ask_for(envelope.to, version)
+            await self._ask_for(envelope.to, version, envelope.sender_id)
             keys = await self._kept(envelope.to)
         payload = open_group_message(envelope, keys)
         key = keys.find(version)
@@ -225,15 +226,35 @@ class Groups:
 
     # Keys
 
-    async def _ask_for(self, group_id: str, version: int) -> None:
-        """Fetches once for all messages under an unknown version, while they wait; not at all for a minute after a fetch in vain."""
+    async def _ask_for(self, group_id: str, version: int, sender_id: str) -> None:
+        """Fetches once for all messages under an unknown version, while they wait; not at all for a minute after a fetch in vain.
+
+        Raises NotTold while the relay does not answer.
+        """
         vain = self._in_vain.get(group_id)
         ago = math.inf if vain is None else trio.current_time() - vain.at
         if vain is not None and ago < (VAIN_SECONDS if version <= vain.version else FETCH_AGAIN_SECONDS):
             return
-        await asked(partial(self._fetch_once, group_id), pauses=self._pauses)
+        untold = self._owners.untold
+        if not untold.is_paused(group_id) and not await asked(partial(self._is_told, group_id), pauses=self._pauses):
+            pause_seconds = untold.note(group_id)
+            log.warning("relay: does not tell a group's key", group=group_id, again_seconds=pause_seconds)
+        if not untold.is_long(group_id):  # nor is it told
+            untold.needs_group(sender_id, group_id)
+            raise NotTold(f"about {group_id}")
         if (await self._kept(group_id)).find(version) is None:
             self._note_in_vain(group_id, version)
+
+    async def _is_told(self, group_id: str) -> bool:
+        """Fetches; True also if the relay says that there is no key for us. Raises RestFailed."""
+        try:
+            await self._fetch_once(group_id)
+        except RestFailed as error:
+            if not error.is_final:
+                raise
+            log.warning("group: key not fetched", group=group_id, reason=str(error))
+        self._owners.untold.told(group_id)
+        return True
 
     def _note_in_vain(self, group_id: str, version: int) -> None:
         if len(self._in_vain) >= MOST_GROUPS_NOTED:
@@ -253,6 +274,7 @@ class Groups:
         try:
             envelope = read_group_key_envelope(sealed, group_id)
             await self._verify(envelope, await self._owners.find(envelope.sender_id))
+            self._owners.untold.told(group_id)
             return await self._keep(open_group_key(envelope, self._device), envelope.sender_id)
         except Unreadable as error:
             self._metrics.group_keys_refused.labels(error.reason.value).inc()

@@ -8,6 +8,7 @@ import enum
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from typing import Generic
 
 import msgspec
 import structlog
@@ -35,6 +36,7 @@ from crypto.prekeys import Bundle, bundle_from_json, check_bundle
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.members import Member, find_member
 from supervisor.peers.retry_triggers import RetryTriggers
+from supervisor.peers.untold import NotTold, Untold
 from supervisor.relay.asking import Answer, Shared, asked
 from supervisor.relay.frames import Relation
 from supervisor.relay.rest import Rest, RestFailed
@@ -48,12 +50,6 @@ DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 
 UNLISTED_FETCH_SECONDS = 60.0
 """Anybody can name a device that is not listed: the list is fetched for it once in this time. The same after asking the relay in vain."""
-
-IN_VAIN_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, UNLISTED_FETCH_SECONDS)
-"""The pauses after the relay did not tell an owner's devices: that owner's messages wait there meanwhile, and everybody else's do not."""
-
-WAIT_AT_RELAY_SECONDS = 600.0
-"""So long an owner's messages wait at the relay for their devices; then they stand in quarantine, where an operator sees them."""
 
 REFRESH_AGAIN_SECONDS = 1.0
 """Between two readings of all relations: a stranger's message asks for one."""
@@ -126,14 +122,6 @@ class Admission(enum.Enum):
     UNTOLD = "untold"
 
 
-class _InVain(msgspec.Struct, frozen=True):
-    """An owner whose devices the relay does not tell: since when, how often it was asked, and when it is asked again."""
-
-    since: float
-    tries: int
-    again_at: float
-
-
 class Owners:
     """The rows of one agent."""
 
@@ -159,7 +147,8 @@ class Owners:
         self._reading = Shared[None](REFRESH_AGAIN_SECONDS)
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
-        self._untold: dict[str, _InVain] = {}
+        self._refused = set[str]()
+        self.untold = Untold()
         self._noted_meanwhile: set[str] = set()
         self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
 
@@ -191,7 +180,10 @@ class Owners:
         return owner
 
     async def of_snapshot(self, owner_id: str, snapshot: ConversationSnapshot) -> Owner | None:
-        """Returns the row as it stands in a conversation's snapshot. For an unknown owner the relations are read once more (frames may be missed)."""
+        """Returns the row as it stands in a conversation's snapshot. For an unknown owner the relations are read once more (frames may be missed).
+
+        Raises NotTold if the relay does not tell them now.
+        """
         known = self._opened(owner_id, snapshot.owner_version, snapshot.owner_sealed)
         if known is not None:
             return known
@@ -224,6 +216,7 @@ class Owners:
         if change is None:
             log.warning("relation: unknown status, suspended", owner=relation.user_id)
             change = Change.SUSPENDED
+        self.untold.told(relation.user_id)
         while not is_outdated():  # looked at again after each commit that came too late
             read = await self._vault.owner(relation.user_id)
             known = _decode(read)
@@ -272,50 +265,49 @@ class Owners:
             return Admission.LISTED
         if now < self._unlisted_until.get(owner_id, 0.0):
             return Admission.UNLISTED
-        if self.is_untold(owner_id):
+        if self.untold.is_paused(owner_id):
             return self._untold_now(owner_id)
         self._unlisted_until = {known: until for known, until in self._unlisted_until.items() if until > now}
         bundles = await asked(partial(self.bundles, owner), wait_seconds, pauses=self._pauses)
         if bundles is None:
             self._note_untold(owner_id)
             return self._untold_now(owner_id)
-        self._untold.pop(owner_id, None)
+        self.untold.told(owner_id)
         if owner.devices_fetched_ms:  # the first fetch is not an extra one
             self._unlisted_until[owner_id] = now + UNLISTED_FETCH_SECONDS
         return Admission.LISTED if device_id in bundles else Admission.UNLISTED
 
-    def is_untold(self, owner_id: str) -> bool:
-        """Returns whether the relay was asked for an owner's devices in vain, and is not asked again yet."""
-        untold = self._untold.get(owner_id)
-        return untold is not None and trio.current_time() < untold.again_at
-
     def _untold_now(self, owner_id: str) -> Admission:
-        is_long = trio.current_time() - self._untold[owner_id].since >= WAIT_AT_RELAY_SECONDS
-        return Admission.UNLISTED if is_long else Admission.UNTOLD
+        return Admission.UNLISTED if self.untold.is_long(owner_id) else Admission.UNTOLD
 
     def _note_untold(self, owner_id: str) -> None:
-        """Has an owner's devices asked for again after a pause, and what of theirs stands in quarantine tried again after a minute."""
-        now = trio.current_time()
-        self._untold = {one: it for one, it in self._untold.items() if now < it.again_at + WAIT_AT_RELAY_SECONDS}
-        before = self._untold.get(owner_id, _InVain(now, 0, now))
-        pause_seconds = IN_VAIN_SECONDS[min(before.tries, len(IN_VAIN_SECONDS) - 1)]
-        self._untold[owner_id] = _InVain(before.since, before.tries + 1, now + pause_seconds)
-        self._unanswered[owner_id] = now + UNLISTED_FETCH_SECONDS
-        log.warning("relay: does not tell a person's devices", owner=owner_id, again_seconds=pause_seconds)
+        """Has the relay asked about an owner again after a pause, and what of theirs stands in quarantine tried again after a minute."""
+        pause_seconds = self.untold.note(owner_id)
+        self._unanswered[owner_id] = trio.current_time() + UNLISTED_FETCH_SECONDS
+        log.warning("relay: does not tell of a person", owner=owner_id, again_seconds=pause_seconds)
 
     async def asked_of(
         self, owner_id: str, asking: Callable[[], Awaitable[Answer]], seconds: float | None = None
     ) -> Answer | None:
-        """Asks the relay about an owner. None on failure; then also without asking, until `unanswered` has named the owner.
+        """Asks the relay about an owner. Raises NotTold while it does not tell: the message waits there, in its order.
 
-        A message that needed the answer is in quarantine then, and others of the owner need not wait as long again.
+        Returns None if it says no, or has not told for WAIT_AT_RELAY_SECONDS; after a no also without asking, until `unanswered` has named
+        the owner. A message that needed the answer is in quarantine then, and others of the owner need not wait as long again.
         """
-        if owner_id in self._unanswered:
+        if owner_id in self._refused and owner_id in self._unanswered:
             return None
-        answer = await asked(asking, seconds, pauses=self._pauses)
-        if answer is None:
-            self._unanswered[owner_id] = trio.current_time() + UNLISTED_FETCH_SECONDS
-        return answer
+        if not self.untold.is_paused(owner_id):
+            told = await asked(partial(_told, asking), seconds, pauses=self._pauses)
+            if told is not None:
+                self.untold.told(owner_id)
+                if told.answer is None:
+                    self._refused.add(owner_id)
+                    self._unanswered[owner_id] = trio.current_time() + UNLISTED_FETCH_SECONDS
+                return told.answer
+            self._note_untold(owner_id)
+        if self.untold.is_long(owner_id):
+            return None
+        raise NotTold(f"about {owner_id}")
 
     def unanswered(self) -> list[str]:
         """Returns the owners about whom the relay is to be asked again, a minute after it was asked in vain. Each is named once."""
@@ -323,6 +315,7 @@ class Owners:
         due = [owner_id for owner_id, at in self._unanswered.items() if at <= now]
         for owner_id in due:
             del self._unanswered[owner_id]
+            self._refused.discard(owner_id)
         return due
 
     def _entries(
@@ -368,6 +361,21 @@ class Owners:
             return row is None or await self._vault.put_owner(row.owner_id, read, row.encode())
         changed = Owner(entry.grant, 0 if row is None else row.devices_fetched_ms)
         return await self._ledger.put(changed.owner_id, read, changed.encode(), entry.encode())
+
+
+class _Told(msgspec.Struct, Generic[Answer], frozen=True):
+    """What the relay has said; None: it will not say."""
+
+    answer: Answer | None
+
+
+async def _told(asking: Callable[[], Awaitable[Answer]]) -> _Told[Answer]:
+    try:
+        return _Told(await asking())
+    except RestFailed as error:
+        if not error.is_final:
+            raise
+        return _Told(None)
 
 
 def _decode(read: Versioned) -> Owner | None:

@@ -427,7 +427,7 @@ class MessageCore:
             inbound=self.inbound,
             rest=rest,
             metrics=metrics,
-            is_untold=self.owners.is_untold,
+            is_untold=self.owners.untold.holds_up,
             pauses=settings.pauses,
         )
         self.catchup = Catchup(

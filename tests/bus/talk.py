@@ -76,9 +76,10 @@ class Talk:
         source: Source = Source.PUSH,
         conversation: str = CONVERSATION,
         sender: str = PEER[0],
+        is_signed: bool = True,
     ) -> Intake:
         arrival = arrival_of(seq, await self.version(), source=source, conversation=conversation)
-        arrival = msgspec.structs.replace(arrival, sender_id=sender)
+        arrival = msgspec.structs.replace(arrival, sender_id=sender, signed_id=arrival.signed_id if is_signed else b"")
         return await self.supervisor.store.hold(arrival, by_itself=by_itself)
 
     async def fetch(self, sender: str = PEER[0]) -> list[int]:

@@ -1,7 +1,7 @@
--- Notes that an authentic message waits at the relay; for `next` and the cursor it counts as taken in.
+-- Notes that a message waits at the relay; for `next` and the cursor it counts as taken in.
 -- KEYS board, notes of its sender, cursor
--- ARGV 1 conversation_id  2 signed id  3 its ULID time (ms)  4 'push' or 'poll'  5 seq
---      6 sender  7 message_id  8 '1': by itself (no room for it, or its sender's devices are not known yet); '0': only since others of its sender wait
+-- ARGV 1 conversation_id  2 signed id; '' for one that nobody can verify yet  3 its ULID time (ms)  4 'push' or 'poll'  5 seq
+--      6 sender  7 message_id  8 '1': by itself (no room for it, or the relay does not tell now what it takes to read it); '0': only since others of its sender wait
 --      9 most notes in all  10 received (ms)  11 entries of the ledger that are kept  12 signed id in hex
 -- -> duplicate | gap, next | conflict (nothing of its sender waits any more) | hold (too many are noted) | noted, how, write count
 -- A note holds order, seq, conversation, the cursor behind which the message stands at the relay, and its signed id.
@@ -10,7 +10,7 @@
 -- Invariant: while messages of a sender are noted, later ones of the same sender are too: nothing overtakes them.
 local NOTES, CURSOR = KEYS[OWN], KEYS[OWN + 1]
 local seq, sender, most = tonumber(ARGV[5]), 's:' .. ARGV[6], tonumber(ARGV[9])
-if id_is_known(redis.call('GET', IDS), ARGV[2]) then return { 'duplicate' } end
+if ARGV[2] ~= '' and id_is_known(redis.call('GET', IDS), ARGV[2]) then return { 'duplicate' } end
 local next = tonumber(redis.call('HGET', CONVERSATION, 'next') or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 local total, waits = unpack(redis.call('HMGET', HELD, 'total', sender))

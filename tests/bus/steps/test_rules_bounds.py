@@ -194,6 +194,19 @@ async def test_who_waits_at_the_relay_holds_up_nobody_and_comes_in_its_order_whe
     assert await scene.leftovers() == []
 
 
+async def test_what_nobody_can_verify_yet_waits_at_the_relay_behind_what_was_taken_in(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene, Policies(most_waiting=1000))
+    assert await talk.accept(1) is Intake.ACCEPTED
+    assert await talk.hold(2, is_signed=False) is Intake.NOTED
+    assert await talk.hold(2, is_signed=False) is Intake.NOTED
+    assert await talk.supervisor.notes.count() == 1
+    assert await talk.next_seq() == 3
+    assert await talk.fetch() == [2]
+    for _ in range(2):
+        await answer(worker)
+    assert await scene.leftovers() == []
+
+
 async def test_what_waits_at_the_relay_comes_when_half_of_the_room_is_free(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene, Policies(most_waiting=4))
     notes, budgets = talk.supervisor.notes, msgspec.structs.replace(BUDGETS, waiting_bytes=100_000)

@@ -31,7 +31,8 @@ OF_INTAKE = (
     ),
     *of(
         script("hold"), BYTES,
-        ("hold_knows_duplicates", "if id_is_known(redis.call('GET', IDS), ARGV[2]) then", "if false then"),
+        ("hold_knows_duplicates", "if ARGV[2] ~= '' and id_is_known(redis.call('GET', IDS), ARGV[2]) then", "if false then"),
+        ("hold_takes_what_nobody_can_verify", "if ARGV[2] ~= '' and id_is_known(", "if id_is_known("),
         ("hold_notes_once", " or redis.call('HEXISTS', NOTES, ARGV[7]) == 1 then", " then"),
         ("hold_only_behind_others", "if ARGV[8] == '0' and not waits then", "if false then"),
         ("hold_is_bounded", "if not is_behind and total >= most then return { 'hold' } end", ""),

@@ -79,6 +79,11 @@ INTAKE = (
         module("inbound/reading_persons"), tests("supervisor/inbound/test_held"),
         ("later_ones_wait_behind_others_of_their_sender", "        if snapshot.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
         ("who_is_not_told_waits_at_the_relay", "if admission is Admission.UNTOLD and incoming", "if False and incoming"),
+        ("whose_relation_is_not_told_waits_there", "            return without_the_relay(incoming, Unreadable(Reason.NO_GRANT,", "            return Unread(incoming.arrival(), Unreadable(Reason.NO_GRANT,"),
+    ),
+    *of(
+        module("inbound/readings"), tests("supervisor/peers/test_owners"),
+        ("what_stands_in_quarantine_stays_there", "    if incoming.source is Source.QUARANTINE:\n        return Unread", "    if False:\n        return Unread"),
     ),
     *of(
         module("inbound/readings"), tests("supervisor/inbound/test_held"),

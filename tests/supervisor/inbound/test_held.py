@@ -17,7 +17,7 @@ from bus.steps.work_lease import WorkLease
 from bus.views.trace import Ledger
 from host.budgets import StoreBudgets
 from supervisor.inbound.held import HeldFetcher, WantedSender
-from supervisor.peers.owners import IN_VAIN_SECONDS
+from supervisor.peers.untold import IN_VAIN_SECONDS
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
@@ -46,7 +46,7 @@ def held(core: Core, notes: Notes | None = None) -> HeldFetcher:
         inbound=core.inbound,
         rest=core.rest,
         metrics=core.metrics,
-        is_untold=core.owners.is_untold,
+        is_untold=core.owners.untold.holds_up,
         pauses=Pauses(held_look=0.01),
     )
 
@@ -163,8 +163,44 @@ async def test_who_is_not_told_by_the_relay_waits_there_in_order_and_nobody_wait
         assert [text for text in texts if text != "hello"] == ["one", "two", "three"]
 
 
+NOT_TOLD = {"their relation": "relations", "a group's key": "group_key", "a member's keys": "devices"}
+
+
+@pytest.mark.parametrize("call", NOT_TOLD.values(), ids=NOT_TOLD)
+async def test_what_the_relay_does_not_tell_of_somebody_is_waited_for_there_in_their_order(
+    tmp_path: Path, clock: MockClock, call: str
+) -> None:
+    """First contacts, and groups: in quarantine a later message could come before them."""
+    hearing_all, pauses = Policies(groups="all"), Pauses(asking=0.05, asking_again=0.01)
+    async with group_scene(tmp_path, pauses) as (core, circle, ada, _):
+        await core.policies.publish(hearing_all)
+        core.rest.fail_next(call, *[RestFailed(call, 503)] * 1000)
+        if call == "relations":
+            ada.meet()
+        said = [ada.say(text) if call == "relations" else circle.say(ada, text) for text in ("one", "two")]
+        core.rest.history += said
+        assert [await core.polled(frame) for frame in said] == [Intake.NOTED, Intake.NOTED]
+        assert await core.polled(said[0]) is Intake.NOTED, "once noted, it is noted"
+        assert await notes_of(core).count() == 2
+        assert await core.quarantine.count() == 0
+        async with fetching(core):
+            clock.jump(IN_VAIN_SECONDS[0])
+            asked = core.rest.calls.count(call)
+            await until(lambda: is_asked_again(core, call, asked))
+            assert await notes_of(core).count() == 2, "asked in vain once more, both wait on"
+            core.rest.fail_no_more()
+            clock.jump(IN_VAIN_SECONDS[1])
+            assert await handle(core, 2, hearing_all) == ["one", "two"]
+            await until(lambda: nothing_waits(core))
+        assert await core.quarantine.count() == 0
+
+
+async def is_asked_again(core: Core, call: str, before: int) -> bool:
+    return core.rest.calls.count(call) > before and core.owners.untold.holds_up(PERSON)
+
+
 async def is_asked_more_than(core: Core, count: int) -> bool:
-    return core.rest.calls.count("devices") > count and core.owners.is_untold(PERSON)
+    return core.rest.calls.count("devices") > count and core.owners.untold.is_paused(PERSON)
 
 
 async def test_what_the_relay_has_no_more_becomes_a_dead_letter_and_the_rest_comes(tmp_path: Path) -> None:

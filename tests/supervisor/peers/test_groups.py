@@ -5,12 +5,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
+from trio.testing import MockClock
 
 from bus.records.records import Payload
 from bus.steps.store import Intake, now_ms
 from crypto.envelope import V1_1
-from supervisor.peers.groups import MOST_AHEAD_MS
+from supervisor.peers.groups import MOST_AHEAD_MS, VAIN_SECONDS
+from supervisor.peers.untold import WAIT_AT_RELAY_SECONDS
 from supervisor.relay.frames import ArtifactResponse
+from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
 from tests.supervisor.builders import worker
 from tests.supervisor.peers.group_scene import GROUP, IDS_KEPT, OTHER_GROUP, fetches, new_id, pins, scene
@@ -80,12 +84,27 @@ async def test_a_relay_that_does_not_answer_at_once_is_asked_again(tmp_path: Pat
         assert await core.jobs() == ["hello"]
 
 
-async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path) -> None:
+async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with scene(tmp_path, Pauses(asking=0.05)) as (core, circle, ada, _):
+        autojump_clock.autojump_threshold = 0.05  # Redis answers in its own time
         core.rest.hold_next("group_key")
         said = circle.say(ada)
-        assert await core.polled(said) is Intake.ACCEPTED
+        assert await core.polled(said) is Intake.NOTED
+        assert await core.quarantine.count() == 0
+        await trio.sleep(WAIT_AT_RELAY_SECONDS)
+        core.rest.fail_next("group_key", *[RestFailed("group_key", 503)] * 100)
+        await core.inbound.fetched(said)
         assert await core.quarantined(said) == "unknown_group_key"
+        core.rest.fail_no_more()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.groups.run)
+            nursery.start_soon(core.quarantine_retrier.run)
+            while await core.quarantine.count():
+                await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began < VAIN_SECONDS + 30, "it is asked again after a minute"
+        assert await core.jobs() == ["hello"]
 
 
 async def test_who_is_no_member_of_a_version_is_not_read_under_it(tmp_path: Path) -> None:

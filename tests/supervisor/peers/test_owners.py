@@ -10,6 +10,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from bus.steps.store import Intake
 from bus.steps.vault import Versioned
 from bus.steps.write_count import WriteCount
 from bus.transport.client import open_redis
@@ -18,15 +19,14 @@ from crypto.grants import KeyChangePolicy, Status
 from supervisor.peers.grant_ledger import GrantLedger
 from supervisor.peers.owners import (
     DEVICES_FRESH_MS,
-    IN_VAIN_SECONDS,
     REFRESH_AGAIN_SECONDS,
     UNLISTED_FETCH_SECONDS,
-    WAIT_AT_RELAY_SECONDS,
     Admission,
     Owner,
     Owners,
 )
 from supervisor.peers.retry_triggers import RetryTriggers
+from supervisor.peers.untold import IN_VAIN_SECONDS, WAIT_AT_RELAY_SECONDS
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server
@@ -268,15 +268,15 @@ async def test_an_owner_whose_devices_the_relay_does_not_tell_is_asked_for_after
         owner = await found(core.owners)
         assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
         asked = core.rest.calls.count("devices")
-        assert core.owners.is_untold(PERSON)
+        assert core.owners.untold.is_paused(PERSON)
         assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
         assert core.rest.calls.count("devices") == asked, "the next message does not wait again"
         clock.jump(IN_VAIN_SECONDS[0])
-        assert not core.owners.is_untold(PERSON)
+        assert not core.owners.untold.is_paused(PERSON)
         assert await core.owners.admits(owner, "phone") is Admission.UNTOLD
         assert core.rest.calls.count("devices") > asked
         clock.jump(IN_VAIN_SECONDS[0])
-        assert core.owners.is_untold(PERSON), "the second pause is longer"
+        assert core.owners.untold.is_paused(PERSON), "the second pause is longer"
         core.rest.fail_no_more()
         clock.jump(IN_VAIN_SECONDS[1])
         assert await core.owners.admits(owner, "phone") is Admission.LISTED
@@ -304,7 +304,7 @@ async def test_an_owner_whose_devices_are_not_told_for_long_has_their_messages_i
         assert await core.jobs() == ["from a tablet", "again"]
 
 
-async def test_who_has_no_relation_while_the_relay_tells_none_is_asked_for_once_and_again_a_minute_later(
+async def test_who_has_no_relation_while_the_relay_tells_none_waits_there_and_after_ten_minutes_in_quarantine(
     tmp_path: Path, clock: MockClock
 ) -> None:
     async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
@@ -312,16 +312,42 @@ async def test_who_has_no_relation_while_the_relay_tells_none_is_asked_for_once_
         ada.meet()
         core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
         said, later = ada.say("hello", seq=1), ada.say("again", seq=2)
-        await core.polled(said)
-        assert await core.quarantined(said) == "no_grant"
+        assert await core.polled(said) is Intake.NOTED
         asked = core.rest.calls.count("relations")
-        clock.jump(REFRESH_AGAIN_SECONDS)
-        await core.polled(later)
+        assert await core.polled(later) is Intake.NOTED
         assert core.rest.calls.count("relations") == asked, "the next one does not wait again"
+        assert await core.quarantine.count() == 0
+        clock.jump(WAIT_AT_RELAY_SECONDS)
+        for frame in (said, later):
+            await core.inbound.fetched(frame)
+            assert await core.quarantined(frame) == "no_grant"
         core.rest.fail_no_more()
         clock.jump(UNLISTED_FETCH_SECONDS)
         await core.until_tried_again()
         assert await core.jobs() == ["hello", "again"]
+
+
+async def test_who_the_relay_says_has_no_relation_does_not_wait(tmp_path: Path, clock: MockClock) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.prekeys.publish()
+        told_all, refused = ada.say("hello", seq=1), ada.say("again", seq=2)
+        assert await core.polled(told_all) is Intake.ACCEPTED
+        assert await core.quarantined(told_all) == "no_grant", "it has told all relations, and this one is none of them"
+        clock.jump(REFRESH_AGAIN_SECONDS)
+        core.rest.fail_next("relations", RestFailed("relations", 403))
+        await core.polled(refused)
+        assert await core.quarantined(refused) == "no_grant"
+        assert not core.owners.untold.is_paused(ada.user_id)
+
+
+async def test_a_relation_that_is_told_by_a_frame_ends_the_waiting(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+        await core.prekeys.publish()
+        core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
+        assert await core.polled(ada.say("hello", seq=1)) is Intake.NOTED
+        assert core.owners.untold.holds_up(ada.user_id)
+        await core.owners.note(relation_of(ada), "active")
+        assert not core.owners.untold.holds_up(ada.user_id)
 
 
 async def test_every_change_stands_in_the_log_and_the_log_holds(tmp_path: Path) -> None:
