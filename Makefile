@@ -17,6 +17,7 @@
 # make bench   how fast the parts are, beside peers (docs/benchmarks.md; about 3 minutes)
 # make soak    10 minutes at 100 messages a second: nothing grows with what was answered
 # make crowd   an agent that 100,000 people may talk to answers its operator within a second, and counts right (2 minutes)
+# make newcomers  a thousand people write for the first time at once: all answered, in order, nothing in quarantine (ARGS="--untold 20"; 3 minutes)
 # make digest  a digest to 1,000 people while some of them write: no answer behind more than one of its messages (ten minutes; ARGS="--people 60 --kills 4")
 # make systemd the service under a real systemd, in a throw-away machine, alone and under traffic (root; 4 minutes)
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
@@ -39,7 +40,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup run check pure test long test-valkey test-redis valkey lint lock bench fuzz mutants model chaos nightly soak rollout
-.PHONY: effects drills crowd digest siege systemd containers prometheus metrics-page clean
+.PHONY: effects drills crowd newcomers digest siege systemd containers prometheus metrics-page clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -139,6 +140,9 @@ drills: setup
 
 crowd: setup
 	$(BIN)/python -m tests.trials.crowd $(ARGS)
+
+newcomers: setup
+	$(BIN)/python -m tests.trials.newcomers $(ARGS)
 
 digest: setup
 	$(BIN)/python -m tests.trials.digest $(ARGS)

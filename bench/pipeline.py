@@ -1,7 +1,8 @@
 """What a message costs on its whole way: person → relay → supervisor → worker → supervisor → relay → person, in real processes.
 
 The house is the sandbox's (relay, `hashee-agent up` with two workers, echo), without a limit of sends; the people are this process.
-Everybody at once tells the throughput, somebody alone the latency. CPU of each process is what the kernel has counted.
+Everybody at once tells the throughput, somebody alone the latency. CPU of each process is what the kernel has counted. With --otel two such houses
+take turns, and one of them traces every message to a receiver that throws it away.
 """
 
 from __future__ import annotations
@@ -12,20 +13,24 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from bench._children import cpu_seconds, family
+from bench._children import BenchmarkFailed, cpu_seconds, family
+from bench._otlp_sink import Sink, otlp_sink
 from bench.peers.driver import percentiles
 from host.embedded import find_server
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import RunningSandbox, stage
 
 WANTED_SUPERVISOR_CPU_MS = 1.0
+WANTED_TRACED_RATIO = 1.03
+AGENT = ("supervisor", "workers", "redis")
 ANSWER_SECONDS = 60.0
 WARM_UP_MESSAGES = 3
 TEXT = "What one person says to an agent, of an ordinary length. " * 4
@@ -84,6 +89,8 @@ def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Rates in messages a second, times in ms, CPU in ms a round trip; medians of the rounds."""
     options = _options(arguments)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        if options.otel:
+            return trio.run(_traced_in_turns, Path(folder), options)
         everybody, somebody = trio.run(_rounds, Path(folder), options)
     supervisor = everybody["supervisor_cpu_ms"]
     return {
@@ -103,24 +110,69 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=30, help="of each person in a round; alone three times as many")
+    parser.add_argument(
+        "--otel", action="store_true", help="two houses in turns, one of them traces every message: what that costs"
+    )
     return parser.parse_args(arguments)
 
 
 async def _rounds(folder: Path, options: argparse.Namespace) -> tuple[Figures, Figures]:
-    settings = {"HASHEE_SEND_RATE": "0", "HASHEE_HANDLER": "workers.builtin.echo:agent", "HASHEE_WORKERS": "2"}
     everybody, somebody = [], []
+    async with _house(folder, options.people) as house:
+        for _ in range(options.rounds):
+            everybody.append(await house.everybody(options.messages))
+            somebody.append(await house.somebody(3 * options.messages))
+    return _medians(everybody), _medians(somebody)
+
+
+@asynccontextmanager
+async def _house(folder: Path, people: int, **more: str) -> AsyncIterator[House]:
+    """One that is warm, with `more` settings."""
+    settings = {"HASHEE_SEND_RATE": "0", "HASHEE_HANDLER": "workers.builtin.echo:agent", "HASHEE_WORKERS": "2", **more}
     async with stage(folder, settings=settings) as made:
         conversations = {}
-        for number in range(options.people):
+        for number in range(people):
             person = await make_person(made.relay_url, f"P{number}")
             conversations[person] = await person.meet(made.agent_id)
         async with connected(*conversations):
             house = House(made, conversations)
             await house.everybody(WARM_UP_MESSAGES)
-            for _ in range(options.rounds):
-                everybody.append(await house.everybody(options.messages))
-                somebody.append(await house.somebody(3 * options.messages))
-    return _medians(everybody), _medians(somebody)
+            yield house
+
+
+async def _traced_in_turns(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The ratios are medians over the turns; in each turn one house follows the other, and which is first changes."""
+    turns: dict[str, list[Figures]] = {"off": [], "on": []}
+    for name in turns:
+        (folder / name).mkdir()
+    with otlp_sink() as url:
+        async with (
+            _house(folder / "off", options.people) as off,
+            _house(folder / "on", options.people, OTEL_EXPORTER_OTLP_ENDPOINT=url) as on,
+        ):
+            for number in range(options.rounds):
+                pair = {"off": off, "on": on} if number % 2 == 0 else {"on": on, "off": off}
+                for name, house in pair.items():
+                    turns[name].append(_with_sum(await house.everybody(options.messages)))
+        if not Sink.taken_bytes:
+            raise BenchmarkFailed("nothing was traced: is the extra otel installed?")
+    ratios = {
+        part: statistics.median(
+            on[f"{part}_cpu_ms"] / off[f"{part}_cpu_ms"] for off, on in zip(*turns.values(), strict=True)
+        )
+        for part in (*AGENT, "agent")
+    }
+    return {
+        "turns": options.rounds,
+        "people": options.people,
+        **{name: _medians(of) for name, of in turns.items()},
+        "ratios": {part: round(ratio, 3) for part, ratio in ratios.items()},
+        "wanted_ratio": WANTED_TRACED_RATIO,
+    }
+
+
+def _with_sum(figures: Figures) -> Figures:
+    return {**figures, "agent_cpu_ms": sum(figures[f"{part}_cpu_ms"] for part in AGENT)}
 
 
 def _medians(rounds: list[Figures]) -> Figures:

@@ -68,6 +68,19 @@ def test_a_peer_that_cannot_run_says_why() -> None:
         peer("nobody")
 
 
+@pytest.mark.long
+def test_pipeline_measures_what_tracing_costs_in_turns() -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    figures = figures_of("pipeline", "--otel", "--people", "2", "--rounds", "2", "--messages", "2")
+    ratios = figures["ratios"]
+    assert isinstance(ratios, dict)
+    assert set(ratios) == {"supervisor", "workers", "redis", "agent"}
+    for side in ("off", "on"):
+        load = figures[side]
+        assert isinstance(load, dict)
+        assert load["agent_cpu_ms"] > 0
+
+
 def test_pipeline_measures_every_process_on_a_message_s_way() -> None:
     figures = figures_of("pipeline", "--people", "2", "--rounds", "1", "--messages", "2")
     parts = {f"{part}_cpu_ms" for part in ("supervisor", "workers", "redis", "relay", "keeper", "people")}

@@ -16,7 +16,10 @@ from host import embedded
 from host.budgets import MIB
 from host.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
 from supervisor.keeper.state_directory import make_private
+from tests.short_folder import tmp_path
 from tests.waiting import waiting_for
+
+__all__ = ["tmp_path"]
 
 
 def fake_server(directory: Path, name: str, version_line: str) -> Path:

@@ -70,6 +70,7 @@ BACKUP = (
         ("newer_by_its_history", "standing.last_ms > backup.made_ms or ", ""),
         ("who_came_meanwhile", "                await _refuse_company(client, names, self._quiet)  # for a process that came before the store was locked\n", ""),
         ("what_did_not_come_to_its_end_is_taken_away", "                await _clean(switch, problem)\n", ""),
+        ("one_that_fills_up_is_filled_no_further", "            _refuse_full(await self._backlog.server())\n        self._pieces += 1", "            pass\n        self._pieces += 1"),
         ("room_for_both_stores", "if used and limit and used > MOST_FULL * limit:", "if False:"),
     ),
     *of(

@@ -132,12 +132,39 @@ async def test_a_redis_without_room_for_both_stores_is_not_filled(tmp_path: Path
         async with open_redis(url) as client:
             place = Place(client, url, tmp_path / "state")
             await place.save()
-            said = cast(bytes, await client.command("INFO", "memory")).decode()
-            used = next(int(line.split(":")[1]) for line in said.splitlines() if line.startswith("used_memory:"))
-            await client.command("CONFIG", "SET", "maxmemory", int(used / 0.93))
+            await make_nearly_full(client)
             with pytest.raises(RestoreRefused, match=r"MiB of \d+ MiB \(maxmemory\)"):
                 await place.run()
             assert await place.has_old_store()
+
+
+async def test_a_redis_that_becomes_nearly_full_while_it_is_filled_is_filled_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was room when it began; what was prepared until then is removed, and the old store goes on."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            place = Place(client, url, tmp_path / "state")
+            await place.save()
+            begun = []
+
+            class Filling(RestoreSwitch):
+                async def begin(self) -> bool:
+                    begun.append(await super().begin())
+                    await make_nearly_full(client)
+                    return begun[0]
+
+            monkeypatch.setattr(restoring, "RestoreSwitch", Filling)
+            with pytest.raises(RestoreRefused, match=r"MiB of \d+ MiB \(maxmemory\) with what was prepared so far"):
+                await place.run()
+            assert begun == [True]
+            assert await place.has_old_store()
+
+
+async def make_nearly_full(client: RedisClient) -> None:
+    said = cast(bytes, await client.command("INFO", "memory")).decode()
+    used = next(int(line.split(":")[1]) for line in said.splitlines() if line.startswith("used_memory:"))
+    await client.command("CONFIG", "SET", "maxmemory", int(used / 0.93))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@ import pytest
 import trio
 
 from supervisor.control.control_socket import ControlTaken, control_path, listen_control
+from tests.short_folder import tmp_path
 from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.keeper.running import Running, running_keeper
 from tests.supervisor.settings.environment import process_environ
 from tests.waiting import waiting_for
+
+__all__ = ["tmp_path"]
 
 
 async def ask(path: Path, *requests: dict[str, object], answers: int | None = None) -> list[dict[str, Any]]:
