@@ -257,7 +257,10 @@ class Inbound:
             case Old():
                 return await self._note_old(reading)
             case Waits():
-                return await self._wait_at_the_relay(waiting.incoming, reading)
+                outcome = await self._wait_at_the_relay(waiting.incoming, reading)
+                if outcome is not Intake.NOT_NOW or reading.otherwise is None:
+                    return outcome
+                return await self._settle(waiting, reading.otherwise)
             case Readable():
                 outcome = await self._accept(waiting.incoming, reading)
             case Unread():

@@ -8,7 +8,7 @@ from bus.records.records import GROUP, InboundMessage, is_answer_to_card
 from bus.records.sealing import BusKey
 from bus.steps.policies import PolicyStore
 from bus.steps.questions import OpenQuestions
-from bus.steps.store import ConversationSnapshot, InboundStore, Source, now_ms
+from bus.steps.store import ConversationSnapshot, InboundStore, now_ms
 from crypto.envelope import Envelope
 from crypto.errors import Reason, Unreadable
 from supervisor.inbound.incoming import Incoming
@@ -23,6 +23,7 @@ from supervisor.inbound.readings import (
     is_for_a_handler,
     is_old,
     job_of,
+    until_told,
     without_the_relay,
 )
 from supervisor.peers.addressing import check_addressed
@@ -88,10 +89,8 @@ class GroupReader:
             await make_room()
             opened = await self._groups.open(envelope)
         except NotTold:
-            if incoming.source is not Source.QUARANTINE:
-                return Waits(arrival, by_itself=True)
             untold = Unreadable(Reason.UNKNOWN_GROUP_KEY, "the relay does not tell this group's key now")
-            return Unread(arrival, untold, waits_for=envelope.to)
+            return until_told(incoming, Unread(arrival, untold, waits_for=envelope.to))
         except Unreadable as error:
             if error.reason is Reason.STALE and is_old(incoming, snapshot):
                 return Old(arrival, error.reason.value)

@@ -27,6 +27,7 @@ from supervisor.inbound.readings import (
     is_old,
     job_of,
     snapshot_of,
+    until_told,
     without_the_relay,
 )
 from supervisor.peers.addressing import check_addressed
@@ -103,10 +104,9 @@ class PersonReader:
             return Waits(arrival)
         wait_seconds = WAIT_LONG_SECONDS if incoming.source is Source.QUARANTINE else None
         admission = await self._owners.admits(owner, envelope.sender_device, wait_seconds)
-        if admission is Admission.UNTOLD and incoming.source is not Source.QUARANTINE:
-            return Waits(arrival, by_itself=True)
         if admission is not Admission.LISTED:
-            return Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
+            unread = Unread(arrival, Unreadable(Reason.UNKNOWN_SENDER, "not a device of this owner"))
+            return until_told(incoming, unread) if admission is Admission.UNTOLD else unread
         await make_room()
         try:
             prekeys = await self._prekeys_named_in(envelope)

@@ -69,10 +69,14 @@ class Old(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """The message waits at the relay: authentic and new behind others of its sender, or `by_itself`, for what the relay does not tell now."""
+    """The message waits at the relay: authentic and new behind others of its sender, or `by_itself`, for what the relay does not tell now.
+
+    `otherwise`: what follows if too much waits there already, so that nobody else waits with it; None: all wait.
+    """
 
     arrival: Arrival
     by_itself: bool = False
+    otherwise: Unread | None = None
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -120,9 +124,13 @@ def is_for_a_handler(message: InboundMessage) -> bool:
 
 def without_the_relay(incoming: Incoming, error: Unreadable) -> Waits | Unread:
     """Returns what follows if the relay does not tell now what it takes to verify a message: it waits there, or stays in quarantine."""
-    if incoming.source is Source.QUARANTINE:
-        return Unread(incoming.arrival(), error)
-    return Waits(msgspec.structs.replace(incoming.arrival(), sender_id=incoming.frame.sender_id), by_itself=True)
+    arrival = msgspec.structs.replace(incoming.arrival(), sender_id=incoming.frame.sender_id)
+    return until_told(incoming, Unread(arrival, error))
+
+
+def until_told(incoming: Incoming, unread: Unread) -> Waits | Unread:
+    """Returns that a message waits at the relay for what that does not tell now; `unread` if it was in quarantine, and stays there."""
+    return unread if incoming.source is Source.QUARANTINE else Waits(unread.arrival, by_itself=True, otherwise=unread)
 
 
 def is_old(incoming: Incoming, snapshot: ConversationSnapshot) -> bool:

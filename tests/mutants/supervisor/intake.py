@@ -78,12 +78,16 @@ INTAKE = (
     *of(
         module("inbound/reading_persons"), tests("supervisor/inbound/test_held"),
         ("later_ones_wait_behind_others_of_their_sender", "        if snapshot.sender_waits and incoming.may_wait:\n            return Waits(arrival)\n        wait_seconds", "        wait_seconds"),
-        ("who_is_not_told_waits_at_the_relay", "if admission is Admission.UNTOLD and incoming", "if False and incoming"),
+        ("who_is_not_told_waits_at_the_relay", "return until_told(incoming, unread) if admission is Admission.UNTOLD else unread", "return unread"),
         ("whose_relation_is_not_told_waits_there", "            return without_the_relay(incoming, Unreadable(Reason.NO_GRANT,", "            return Unread(incoming.arrival(), Unreadable(Reason.NO_GRANT,"),
     ),
     *of(
         module("inbound/readings"), tests("supervisor/peers/test_owners"),
-        ("what_stands_in_quarantine_stays_there", "    if incoming.source is Source.QUARANTINE:\n        return Unread", "    if False:\n        return Unread"),
+        ("what_stands_in_quarantine_stays_there", "return unread if incoming.source is Source.QUARANTINE else Waits(", "return Waits("),
+    ),
+    *of(
+        module("inbound/inbound"), tests("supervisor/inbound/test_held"),
+        ("who_is_not_told_holds_nobody_up_where_too_much_waits", "if outcome is not Intake.NOT_NOW or reading.otherwise is None:", "if True:"),
     ),
     *of(
         module("inbound/readings"), tests("supervisor/inbound/test_held"),

@@ -195,6 +195,25 @@ async def test_what_the_relay_does_not_tell_of_somebody_is_waited_for_there_in_t
         assert await core.quarantine.count() == 0
 
 
+async def test_where_too_much_waits_who_is_not_told_stands_in_quarantine_and_holds_nobody_up(tmp_path: Path) -> None:
+    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+        ben = Person(core.rest, BEN)
+        ben.meet()
+        core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
+        few_notes(core, most_held=1)
+        first, other = ada.say("one"), ben.say("hello", conversation=OTHER_CONVERSATION, seq=1)
+        assert await core.polled(first) is Intake.NOTED
+        outcome = await core.polled(other)
+        assert outcome is not None
+        assert outcome.is_settled, "so the cursor moves"
+        assert await notes_of(core).count() == 1
+        assert [await core.quarantined(frame) for frame in (first, other)] == [None, "no_grant"]
+        core.rest.fail_no_more()
+        await core.owners.refresh()
+        await core.until_tried_again()
+        assert await core.jobs() == ["hello"]
+
+
 async def is_asked_again(core: Core, call: str, before: int) -> bool:
     return core.rest.calls.count(call) > before and core.owners.untold.holds_up(PERSON)
 
