@@ -109,7 +109,7 @@ async def stage(
 async def until_ready(http_url: str, agent: SandboxProcess, seconds: float = READY_SECONDS) -> None:
     """Returns when /readyz says 200. Raises `ChildFailed` when the process ends first or the time does."""
     last = "no answer"
-    async with httpx2.AsyncClient(trust_env=False, timeout=2.0) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=2.0, verify=http_url.startswith("https:")) as client:
         with trio.move_on_after(seconds):
             while agent.exit_code is None:
                 try:

@@ -26,7 +26,7 @@ TEXTS: Final = ("one", "two")
 EXPECTED: Final = [f"echo: {text}" for text in TEXTS]
 MOST_SECONDS: Final = 600.0
 LOOK_SECONDS: Final = 0.5
-AT_ONCE: Final = 32
+AT_ONCE: Final = 8
 """People who are made, or are connected, at a time: the relay is not what is tried."""
 
 

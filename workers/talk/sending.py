@@ -58,9 +58,13 @@ class SendSoon:
             while True:
                 await self._more.wait()
                 await trio.sleep(HELD_SECONDS)
-                due, self._waiting, self._more = self._waiting, set(), trio.Event()
-                for sending in due:
-                    nursery.start_soon(self._send, sending)
+                self._begin(nursery)
+
+    def _begin(self, nursery: trio.Nursery) -> None:
+        """Begins to send what is due. In `run` a variable would keep the last run, and its message, until the next one."""
+        due, self._waiting, self._more = self._waiting, set(), trio.Event()
+        for sending in due:
+            nursery.start_soon(self._send, sending)
 
     async def _send(self, sending: "Sending") -> None:
         try:
