@@ -12,6 +12,7 @@ import pkgutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -23,7 +24,8 @@ DESCRIPTORS = 4
 
 def main(descriptor: int) -> None:
     for found in pkgutil.walk_packages(supervisor.cli.__path__, "supervisor.cli."):
-        import_module(found.name)
+        with suppress(ModuleNotFoundError):  # of an extra that is not here: the command says so when it is called
+            import_module(found.name)
     gc.freeze()  # a collection would copy every page that they share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the minders are reaped by themselves
     with socket.socket(fileno=descriptor) as asked:
