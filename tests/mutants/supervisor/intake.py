@@ -82,10 +82,6 @@ INTAKE = (
         ("whose_relation_is_not_told_waits_there", "            return without_the_relay(incoming, Unreadable(Reason.NO_GRANT,", "            return Unread(incoming.arrival(), Unreadable(Reason.NO_GRANT,"),
     ),
     *of(
-        module("inbound/readings"), tests("supervisor/peers/test_owners"),
-        ("what_stands_in_quarantine_stays_there", "return unread if incoming.source is Source.QUARANTINE else Waits(", "return Waits("),
-    ),
-    *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_held"),
         ("who_is_not_told_holds_nobody_up_where_too_much_waits", "if outcome is not Intake.NOT_NOW or reading.otherwise is None:", "if True:"),
     ),

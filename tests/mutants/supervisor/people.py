@@ -24,11 +24,11 @@ PEOPLE = (
     ),
     *of(
         module("peers/untold"), tests("supervisor/peers/test_owners"),
-        ("the_pauses_grow", "before.tries + 1, now", "max(1, before.tries), now"),
         ("not_told_is_waited_for_from_the_first_time_on", "_InVain(before.since,", "_InVain(now,"),
     ),
     *of(
         module("peers/untold"), tests("supervisor/peers/test_untold"),
+        ("the_pauses_grow", "before.tries + 1, now", "max(1, before.tries), now"),
         ("so_many_are_remembered", "if before.tries or len(self._in_vain) < self._most:", "if True:"),
         ("a_group_holds_up_its_members", " or self.is_paused(self._group_of.get(person, person))", ""),
     ),

@@ -313,7 +313,11 @@ async def test_who_has_no_relation_while_the_relay_tells_none_waits_there_and_af
         core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
         said, later = ada.say("hello", seq=1), ada.say("again", seq=2)
         assert await core.polled(said) is Intake.NOTED
+        clock.jump(IN_VAIN_SECONDS[0])
+        assert await core.inbound.fetched(said) is Intake.HELD
         asked = core.rest.calls.count("relations")
+        assert asked == 2, "again after a second, and next after two"
+        clock.jump(REFRESH_AGAIN_SECONDS)
         assert await core.polled(later) is Intake.NOTED
         assert core.rest.calls.count("relations") == asked, "the next one does not wait again"
         assert await core.quarantine.count() == 0

@@ -16,6 +16,13 @@ async def test_of_more_than_so_many_nothing_waits() -> None:
     assert not untold.is_long("three")
 
 
+async def test_the_pauses_grow_to_a_minute_and_begin_anew_once_it_is_told() -> None:
+    untold = Untold()
+    assert [untold.note("one") for _ in range(9)] == [*IN_VAIN_SECONDS, IN_VAIN_SECONDS[-1], IN_VAIN_SECONDS[-1]]
+    untold.told("one")
+    assert untold.note("one") == IN_VAIN_SECONDS[0]
+
+
 async def test_what_nobody_asks_for_any_more_leaves_room(mock_clock: MockClock) -> None:
     untold = Untold(most=1)
     untold.note("one")
