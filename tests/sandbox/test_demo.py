@@ -193,6 +193,43 @@ def test_an_agent_that_is_being_written_is_reloaded_and_its_cards_are_answered_b
     assert nothing_is_left(tmp_path)
 
 
+TALKING = """import trio
+from workers import Agent
+agent = Agent()
+@agent.on_command("slow")
+async def slow(chat):
+    await chat.reply("begun")
+    await trio.sleep(1)
+    await chat.reply("ended")
+@agent.on_command("export")
+async def export(chat):
+    async with chat.progress("Exporting", cancel="Stop") as bar:
+        await trio.sleep(300)
+    await chat.reply("Stopped." if bar.cancelled else "Done.")
+"""
+
+
+@pytest.mark.long
+def test_the_console_on_a_terminal_goes_on_while_a_handler_runs(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(TALKING, encoding="utf-8")
+    console = [sys.executable, "-P", "-m", "supervisor", "console"]
+    with demo_on_a_terminal(tmp_path, cwd=tmp_path, command=console) as terminal:
+        terminal.expect("ann: ")
+        terminal.type("/slow\n")
+        terminal.expect("agent: begun")
+        terminal.type("/kill\n")
+        terminal.expect("another has begun")
+        terminal.expect("agent: ended")
+        assert "begun" not in terminal.seen, "it was said before the kill"
+        terminal.type("/export\n")
+        terminal.expect("#1 Stop")
+        terminal.type("1\n")
+        terminal.expect("agent: Stopped.")
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+
+
 def test_the_end_of_input_ends_the_chat(tmp_path: Path) -> None:
     with demo_on_a_terminal(tmp_path) as terminal:
         terminal.expect("you ›")

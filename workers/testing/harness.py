@@ -299,6 +299,11 @@ class HarnessChat:
         return self._harness.house.dead
 
     @property
+    def outcome_is_unknown(self) -> bool:
+        """Whether a worker has died within a step that may be done once: what the handler says from there on is its own, and a script may end."""
+        return bool(self._harness.watch.died_in_once)
+
+    @property
     def observations(self) -> list[Observation]:
         """What handlers have observed by `job.observe`."""
         return self._harness.watch.observations
