@@ -105,3 +105,10 @@ def test_as_a_new_user_does_it(tmp_path: Path) -> None:
     tested = run("pytest", "-q", "-p", "no:trio", "-p", "no:anyio", at=tmp_path / "bot")
     assert tested.returncode == 0, tested.stdout
     assert "2 passed" in tested.stdout
+    (tmp_path / "bot" / "bus.py").write_text("", encoding="utf-8")
+    pytest_alone = ("pytest", "-q", "-p", "no:trio", "-p", "no:anyio")
+    for words, status in ((("supervisor", "console"), 78), (("supervisor", "dev"), 78), (pytest_alone, 4)):
+        refused = run(*words, at=tmp_path / "bot")
+        assert refused.returncode == status, refused.stderr
+        [line] = [one for one in refused.stderr.splitlines() if one]
+        assert "bus.py hides hashee-agent's own package bus" in line

@@ -5,13 +5,24 @@ nothing of it is imported.
 """
 
 import inspect
+import sys
 from typing import Any
 
 import trio
 from trio.testing import MockClock
 
+from host.entrance import PackageShadowed, refuse_shadows
+
 OTHERS = ("trio", "anyio", "asyncio")
 """Markers of tests that another plugin runs."""
+
+
+def pytest_configure(config: Any) -> None:
+    """Ends the run with a line if a file beside the tests has the name of one of our packages, as every command does."""
+    try:
+        refuse_shadows(config.rootpath, remedy="run the tests from elsewhere")
+    except PackageShadowed as problem:
+        raise sys.modules["pytest"].UsageError(f"hashee-agent: {problem}") from None
 
 
 def pytest_pyfunc_call(pyfuncitem: Any) -> object:
