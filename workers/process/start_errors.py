@@ -4,6 +4,7 @@ A variable of the environment that is not set, an exit that the owner asked for,
 does not help. Whatever else is raised may be a service that is away, and is tried again.
 """
 
+import importlib
 import os
 import traceback
 from collections.abc import Iterator
@@ -25,7 +26,11 @@ def report_of(error: BaseException, directory: Path, what: str, *, ours: str = "
         return StartFailed(
             kind=what, exception=kind(error), file=error.filename or "", line=error.lineno or 0, last_line=last_line
         )
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and frame.filename != importlib.__file__
+    ]
     owners = [frame for frame in frames if _is_the_owners(frame.filename, directory)]
     frame = (owners or frames)[-1]
     has_place = frame.filename != ours

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.process.loading import CannotLoad, load_agent
 from workers.process.start_errors import is_the_owners_to_mend
 
 pytestmark = pytest.mark.pure
@@ -55,3 +56,12 @@ def test_what_a_library_makes_of_an_answer_is_tried_again_also_where_it_lies_bes
 ) -> None:
     error = raised_by(tmp_path / "agent.py", "connect()", connect=library(tmp_path, code))
     assert is_the_owners_to_mend(error, tmp_path) is False
+
+
+def test_a_module_that_is_not_there_is_said_without_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # and off it again, whatever is put before it
+    with pytest.raises(CannotLoad) as caught:
+        load_agent("nothing_like_this:agent", tmp_path)
+    report = caught.value.report
+    assert (report.file, report.line) == ("", 0)
+    assert report.last_line == "ModuleNotFoundError: No module named 'nothing_like_this'"
