@@ -411,6 +411,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/mcp/stdio.py:_hear",
         "workers/mcp/stdio.py:_say",
         "workers/mcp/http.py:_Counted.__aiter__",
+        "workers/mcp/http.py:_Paced.__aiter__",
     ),
     "a language model's stream within the handler that asked; it has limits of its own (tests/workers/llm/test_endpoint.py)": (
         "workers/llm/endpoint.py:ModelEndpoint._read",

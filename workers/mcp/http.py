@@ -6,12 +6,17 @@ from typing import Final, cast
 
 import httpx2
 
+from workers.mcp.pace import Pace
+
 MOST_ANSWER_BYTES: Final = 4 << 20
 TOO_LONG: Final = f"an answer of more than {MOST_ANSWER_BYTES >> 20} MiB"
 COMPRESSED: Final = "a compressed answer, though it was asked for none"
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 300.0
 """Between two pieces of an answer; a call has a limit of its own."""
+
+LINES_OF_AN_EVENT: Final = 2
+"""At least: its data, and the empty line that ends it."""
 
 EVENTS: Final = "text/event-stream"
 """Of a stream each event is bounded, by the package."""
@@ -35,6 +40,7 @@ class _Bounded(httpx2.AsyncBaseTransport):
     def __init__(self, inner: httpx2.AsyncBaseTransport, tell: Callable[[str], None]) -> None:
         self._inner = inner
         self._tell = tell
+        self._pace = Pace()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
@@ -43,10 +49,10 @@ class _Bounded(httpx2.AsyncBaseTransport):
             await response.aclose()
             self._tell(why)
             raise TooLong(why)
-        if not response.headers.get("content-type", "").startswith(EVENTS):
-            stream = response.stream
-            assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - of an async transport
-            response.stream = _Counted(stream, self._tell)
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - of an async transport
+        is_events = response.headers.get("content-type", "").startswith(EVENTS)
+        response.stream = _Paced(stream, self._pace) if is_events else _Counted(stream, self._tell)
         return response
 
     async def aclose(self) -> None:
@@ -74,6 +80,23 @@ class _Counted(httpx2.AsyncByteStream):
                 if count > MOST_ANSWER_BYTES:
                     self._tell(TOO_LONG)
                     raise TooLong(TOO_LONG)
+                yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Paced(httpx2.AsyncByteStream):
+    """A stream of events, each of which is bounded by the package; all streams of a connection share its pace."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, pace: Pace) -> None:
+        self._inner = inner
+        self._pace = pace
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with aclosing(cast("AsyncGenerator[bytes]", aiter(self._inner))) as pieces:
+            async for piece in pieces:
+                await self._pace.took(piece.count(b"\n") // LINES_OF_AN_EVENT)
                 yield piece
 
     async def aclose(self) -> None:

@@ -20,6 +20,8 @@ from mcp import types
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
+from workers.mcp.pace import Pace
+
 MOST_LINE_BYTES: Final = 4 << 20
 """Of one message: a list of tools may have a megabyte, an answer that a model is told has far less."""
 
@@ -70,9 +72,10 @@ async def started(
 async def _hear(process: trio.Process, into: MemoryObjectSendStream[Message]) -> None:
     """Reads lines, and passes over those that are too long. Raises ServerEnded."""
     assert process.stdout is not None  # noqa: S101 - it was started with one
-    line, is_too_long = bytearray(), False
+    line, is_too_long, pace = bytearray(), False, Pace()
     while data := await _some(process.stdout):
         *ended, rest = data.split(b"\n")
+        await pace.took(len(ended))
         for piece in ended:
             if not is_too_long:
                 line += piece

@@ -9,6 +9,7 @@ from typing import Any
 
 HOW = sys.argv[1]
 STARTS = Path(os.environ["STARTS"])
+COUNT = STARTS.with_name("count")
 OBJECT = {"type": "object"}
 
 
@@ -32,6 +33,13 @@ def listed(asked: int) -> list[dict[str, Any]]:
             return [tool("search"), tool("delete")]
 
 
+def flood() -> None:
+    for number in range(1_000_000):
+        say({"method": "notifications/message", "params": {"level": "info", "data": "x"}})
+        if number % 1_000 == 0:
+            COUNT.write_text(f"{number}", encoding="utf-8")
+
+
 def answer(request: dict[str, Any], asked: int) -> None:
     number = request["id"]
     match request["method"]:
@@ -50,6 +58,8 @@ def answer(request: dict[str, Any], asked: int) -> None:
         case "tools/call" if HOW == "endless":
             while True:
                 sys.stdout.write("x" * 65536)
+        case "tools/call" if HOW == "floods":
+            flood()
         case "tools/call" if HOW == "noise":
             sys.stdout.write("this is no message\n{]\n")
             say({"id": number, "result": {"content": [{"type": "text", "text": "found"}]}})

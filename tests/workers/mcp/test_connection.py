@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,9 +22,13 @@ from workers.tools.tool import Tool, ToolSource
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
 from workers.mcp.connection import PATIENCE_SECONDS
+from workers.mcp.pace import MOST_AT_ONCE, MOST_PER_SECOND, Pace
 from workers.mcp.server import FIRST_LIST_SECONDS
 
 SECONDS = 30.0
+PIPE_BYTES, LEAST_BYTES = 3 * 65_536, 60
+"""What lies in the pipe, and what is read of it at once and lies in the server's own buffer; and of one message of the flood."""
+
 HERE = Path(__file__).parent
 
 
@@ -150,6 +155,25 @@ async def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, logged: 
         with pytest.raises(ToolError, match="lost during the call"):
             await call(source, "search")
         await until_logged(logged, "more than 4 MiB")
+
+
+@pytest.mark.long
+async def test_a_server_that_sends_without_end_waits_for_us(tmp_path: Path) -> None:
+    """It is as far ahead as the pipe is long, and not more; without a pace it is through with a million in a minute."""
+    async with opened(tmp_path, "floods", allow={"search"}) as source:
+        await until_listed(source)
+        began = time.monotonic()
+        with trio.move_on_after(2):
+            await call(source, "search")
+        said = int((tmp_path / "count").read_text(encoding="utf-8"))
+        assert said < MOST_AT_ONCE + MOST_PER_SECOND * (time.monotonic() - began) + PIPE_BYTES / LEAST_BYTES
+
+
+async def test_a_pace_is_kept_over_time(autojump_clock: trio.testing.MockClock) -> None:
+    pace, began = Pace(), trio.current_time()
+    for _ in range(100):
+        await pace.took(100)
+    assert trio.current_time() - began == pytest.approx((10_000 - MOST_AT_ONCE) / MOST_PER_SECOND)
 
 
 async def test_of_ten_thousand_tools_as_many_are_offered_as_endpoints_take_and_the_log_says_so(
