@@ -4,7 +4,7 @@ Never moves the agent's cursor. A sender's messages come in their order; behind 
 One of several supervisors does this at a time; where two do, each message is taken in once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 
 import structlog
@@ -57,8 +57,7 @@ class HeldFetcher:
             pause_seconds = self._pauses.held_look
             try:
                 senders = await self._notes.senders()
-                for sender_id in senders:
-                    await self.fetch_if_there_is_room(sender_id)
+                await self.fetch_if_there_is_room(senders)
                 if senders:
                     await self._lease.leave()
                 trouble.over()
@@ -69,31 +68,66 @@ class HeldFetcher:
                 pause_seconds = max(self._pauses.held_look, error.retry_after_seconds)
             await trio.sleep(pause_seconds)
 
-    async def fetch_if_there_is_room(self, sender_id: str) -> None:
-        """Fetches a sender's single messages first: an open-ended note begins behind them, and has a cursor of its own."""
-        if self._is_untold(sender_id):
-            return
-        notes = await self._notes.of(sender_id)
-        singles = [note for note in notes if not note.is_open]
-        for walk in [singles] if singles else [[note] for note in notes]:
-            has_room = await self._notes.may_come(sender_id, walk[0], self._store.budgets)
-            if has_room and await self._lease.hold():
-                await self._fetch(sender_id, walk)
+    async def fetch_if_there_is_room(self, senders: Iterable[str]) -> None:
+        """Fetches the single messages of all of them by one walk through the relay's pages: a walk for each of a thousand newcomers would read
+        all that they have said a thousand times.
 
-    async def _fetch(self, sender_id: str, notes: list[Note]) -> None:
-        wanted = WantedSender(sender_id, notes)
-        async with aclosing(Refetch(self._rest).pages(notes[0].cursor)) as pages:
+        A sender's single messages come first: an open-ended note begins behind them, and has a cursor and a walk of its own.
+        """
+        together: list[WantedSender] = []
+        for sender_id in senders:
+            if self._is_untold(sender_id):
+                continue
+            notes = await self._notes.of(sender_id)
+            singles = [note for note in notes if not note.is_open]
+            for walk in [singles] if singles else [[note] for note in notes]:
+                if not await self._notes.may_come(sender_id, walk[0], self._store.budgets):
+                    continue
+                wanted = WantedSender(sender_id, walk)
+                if singles:
+                    together.append(wanted)
+                elif await self._lease.hold():
+                    await self._fetch([wanted])
+        if together and await self._lease.hold():
+            await self._fetch(together)
+
+    async def _fetch(self, senders: list["WantedSender"]) -> None:
+        """Begins behind the cursor of the note that was made first; the cursor has only moved on since."""
+        first = min((note for one in senders for note in one.notes), key=lambda note: note.order)
+        async with aclosing(Refetch(self._rest).pages(first.cursor)) as pages:
             async for page in pages:
-                if not await self._take_in(page, wanted) or not wanted.notes:
+                senders = await self._take_in(page, senders)
+                if not senders:
                     return
                 if not await self._lease.hold():  # this page took long, and another goes on
                     return
-        for note in wanted.notes:
-            if await self._notes.forget(sender_id, note, is_gone=True):
-                self._say_gone(note)
+        for one in senders:
+            for note in one.notes:
+                if await self._notes.forget(one.sender_id, note, is_gone=True):
+                    self._say_gone(note)
 
-    async def _take_in(self, page: list[MessageFrame], wanted: "WantedSender") -> bool:
-        """Takes in what is wanted of a page. False if one message has to wait on, and those behind it with it."""
+    async def _take_in(self, page: list[MessageFrame], senders: list["WantedSender"]) -> list["WantedSender"]:
+        """Takes in what is wanted of a page, of each sender in its order. Returns of whom more is wanted, and has not to wait on."""
+        waiting: set[str] = set()
+        failures: list[RedisFailed] = []
+
+        async def take_in(one: WantedSender) -> None:
+            try:
+                if not await self._take_in_order(page, one):
+                    waiting.add(one.sender_id)
+            except RedisFailed as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for one in senders:
+                if any(one.note_for(frame) for frame in page):
+                    nursery.start_soon(take_in, one)
+        if failures:
+            raise failures[0]
+        return [one for one in senders if one.notes and one.sender_id not in waiting]
+
+    async def _take_in_order(self, page: list[MessageFrame], wanted: "WantedSender") -> bool:
+        """Takes in what is wanted of a sender. False if one message has to wait on, and those behind it with it."""
         for frame in page:
             note = wanted.note_for(frame)
             if note is None:

@@ -48,7 +48,7 @@ RELAY = (
     ),
     *of(
         module("inbound/held"), tests("supervisor/run/test_shared_work"),
-        ("one_fetches_at_a_time", "if has_room and await self._lease.hold():", "if has_room:"),
+        ("one_fetches_at_a_time", "if together and await self._lease.hold():", "if together:"),
     ),
     *of(
         module("inbound/catchup"), tests("supervisor/inbound/test_catchup_hostile"),

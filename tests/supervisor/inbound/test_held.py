@@ -214,6 +214,38 @@ async def test_where_too_much_waits_who_is_not_told_stands_in_quarantine_and_hol
         assert await core.jobs() == ["hello"]
 
 
+async def test_what_many_have_said_is_read_once_and_not_once_for_each(tmp_path: Path, clock: MockClock) -> None:
+    async with scene(tmp_path, Pauses(asking=1.0, asking_again=0.2)) as (core, _):
+        people = [Person(core.rest, f"01906abc-0000-7000-8000-0000000001{number:02d}") for number in range(30)]
+        core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 1000)
+        for number in (1, 2):
+            for person in people:
+                person.meet()
+                frame = person.say(f"{person.user_id} {number}", conversation=person.user_id, seq=number)
+                core.rest.history.append(frame)
+        async with trio.open_nursery() as nursery:
+            for person in people:
+                nursery.start_soon(push_all, core, person)
+        assert await notes_of(core).count() == 60
+        core.rest.fail_no_more()
+        core.rest.page_length = 10
+        clock.jump(IN_VAIN_SECONDS[0])
+        await core.owners.refresh()
+        polls = core.rest.calls.count("poll")
+        await held(core).fetch_if_there_is_room(await notes_of(core).senders())
+        assert await nothing_waits(core)
+        assert core.rest.calls.count("poll") - polls <= 7, "six pages, and whether there is more"
+        handled = [text.split() for text in await handle(core, 60)]
+        for person in people:
+            assert [number for who, number in handled if who == person.user_id] == ["1", "2"]
+
+
+async def push_all(core: Core, person: Person) -> None:
+    for frame in core.rest.history:
+        if isinstance(frame, MessageNew) and frame.sender_id == person.user_id:
+            assert await core.polled(frame) is Intake.NOTED
+
+
 async def is_asked_again(core: Core, call: str, before: int) -> bool:
     return core.rest.calls.count(call) > before and core.owners.untold.holds_up(PERSON)
 
@@ -349,7 +381,7 @@ async def test_for_whom_there_is_no_room_the_relay_is_not_asked(
             return await may_come(*arguments)
 
         monkeypatch.setattr(notes, "may_come", counted)
-        await held(core, notes).fetch_if_there_is_room(PERSON)
+        await held(core, notes).fetch_if_there_is_room([PERSON])
         assert (looks, core.rest.calls.count("poll")) == (1, 0)
 
 
@@ -414,7 +446,7 @@ async def test_what_of_an_open_ended_note_never_came_is_counted(tmp_path: Path) 
     async with scene(tmp_path) as (core, ada):
         notes = Kept([open_note(1, 2)], has_room=True)
         core.rest.history += [ada.say(text) for text in ("one", "two")]
-        await held(core, notes).fetch_if_there_is_room(PERSON)
+        await held(core, notes).fetch_if_there_is_room([PERSON])
         assert notes.reached_seqs == [1, 2]
         assert core.count("dead_letter_total", kind="held") == 1
 
@@ -424,8 +456,8 @@ async def test_what_an_open_ended_note_stands_for_is_fetched_behind_the_single_o
         singles = [Note(number, number, CONVERSATION, f"m{number}", None) for number in (1, 2)]
         notes = Kept([*singles, open_note(3, 5)], has_room=False)
         fetches = held(core, notes)
-        await fetches.fetch_if_there_is_room(PERSON)
+        await fetches.fetch_if_there_is_room([PERSON])
         assert notes.asked == singles[:1], "both singles are one walk, which begins with the first"
         del notes.notes[:2]
-        await fetches.fetch_if_there_is_room(PERSON)
+        await fetches.fetch_if_there_is_room([PERSON])
         assert notes.asked == [singles[0], *notes.notes]
