@@ -7,6 +7,7 @@ import pytest
 import trio.testing
 
 from tests.workers.llm.endpoint import endpoint, events
+from tests.workers.tools.scenes import call
 from workers import Agent
 from workers.testing import conversation
 
@@ -24,6 +25,10 @@ def load(name: str) -> Agent:
     return agent
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
 async def test_the_first_agent_says_it_back() -> None:
     [reply] = await conversation(load("first_agent")).say("hello")
     assert reply.text == "You said: hello"
@@ -36,6 +41,24 @@ async def test_the_pirate_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
         for said, heard in (("hello", "Ahoy!"), ("what did I say?", "Ye said hello.")):
             assert [reply.text for reply in await chat.say(said)] == [heard]
     assert [text for _, text in server.asked[-1]] == ["You are a pirate.", "hello", "Ahoy!", "what did I say?"]
+
+
+async def test_the_one_with_tools_asks_before_it_deletes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.tmp").touch()
+    (tmp_path / "b.txt").touch()
+    async with endpoint(
+        call("weather", city="Rome"), events("Sunny."), call("delete_files", pattern="*.tmp")
+    ) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+        chat = conversation(load("tools_agent"))
+        assert [reply.text for reply in await chat.say("Weather?")] == ["Sunny."]
+        [card] = await chat.say("Delete them")
+        assert names_in(tmp_path) == ["a.tmp", "b.txt"]
+        server.say(events("Gone."))
+        decision = {"decision": "approved", "question_hash": card.card["question_hash"]}
+        assert [reply.text for reply in await chat.answer(card.card_id, decision)] == ["Gone."]
+    assert names_in(tmp_path) == ["b.txt"]
 
 
 async def test_reminders_are_promised() -> None:

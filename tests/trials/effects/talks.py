@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import trio
 from redis import Redis
@@ -13,6 +13,9 @@ from redis.exceptions import RedisError
 
 from tests.trials.effects.scene import SECONDS, Talking, nap
 from tests.waiting import waiting_for
+from tests.workers.llm.endpoint import events
+from tests.workers.tools.scenes import call
+from workers.tools.calls import UNKNOWN_TO_PEOPLE
 
 Talk = Callable[[Talking], Awaitable[None]]
 
@@ -21,6 +24,12 @@ QUESTION: Final = "when do we meet?"
 ROOT: Final = Path(__file__).parents[3]
 SEND: Final = (sys.executable, "-m", "supervisor", "send")
 TELL: Final = (sys.executable, str(ROOT / "examples" / "tell_from_outside.py"))
+ASK_WEATHER: Final = "How is the weather in Rome?"
+SUNNY: Final = "It is sunny in Rome."
+ASK_DELETE: Final = "Please delete"
+GONE: Final = "It is gone."
+UNKNOWN: Final = UNKNOWN_TO_PEOPLE.format("delete_files")
+MAY_I: Final = "[approval] May I run delete_files?"
 CARD: Final = "[vote_card] {update}options: {options}\nclosed: {closed}"
 
 
@@ -35,10 +44,17 @@ class Example:
     is_group: bool = False
     shows_progress: bool = False
     is_stopped: bool = False
+    may_be_unknown: bool = False
+    """Whether a kill may leave it unknown if something was done, which is said then."""
 
     def heard(self, talking: Talking) -> list[str]:
         """What Ada has heard; of a card that shows how far something is only how it is shown now."""
         heard = talking.heard
+        if self.may_be_unknown:
+            heard = [text for text in heard if text != UNKNOWN]
+        heard = [
+            MAY_I if text.startswith(MAY_I) else text for text in heard
+        ]  # its details name a file of this talk alone
         if not self.shows_progress:
             return heard
         [card] = talking.ada.cards.values()
@@ -107,6 +123,42 @@ async def export_and_stop(at: Talking) -> None:
     await at.until(lambda: any("at " in text or "40" in text for text in at.heard))
     await at.ada.answer(at.conversation, at.card_id, {"action": "cancel"})
     await at.until(lambda: "Stopped." in at.heard)
+
+
+async def have_deleted(at: Talking) -> None:
+    """The model looks something up, and asks before it deletes."""
+    file = _old_file(at)
+    await at.say(ASK_WEATHER)
+    await at.hear(1)
+    await at.say(f"{ASK_DELETE} {file.name}")
+    await at.hear(2)
+    assert _is_there(file), "deleted before it was approved"
+    await at.ada.decide(at.conversation, at.card_id, approve=True)
+    await at.until(lambda: GONE in at.heard)
+    assert UNKNOWN in at.heard or not _is_there(file)
+
+
+def _old_file(at: Talking) -> Path:
+    folder = Path(at.world.environment["FILES_FOLDER"])
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{at.conversation}.tmp"
+    file.write_text("old", encoding="utf-8")
+    return file
+
+
+def _is_there(file: Path) -> bool:
+    return file.exists()
+
+
+def model(request: dict[str, Any]) -> bytes:
+    """What the language model of the examples writes: the same, however often it is asked."""
+    last = request["messages"][-1]
+    text = str(last["content"])
+    if last["role"] == "tool":
+        return events(SUNNY if "sunny" in text else GONE)
+    if text == ASK_WEATHER:
+        return call("weather", city="Rome")
+    return call("delete_files", pattern=text.removeprefix(ASK_DELETE).strip())
 
 
 async def deploy(at: Talking) -> None:
@@ -209,6 +261,13 @@ EXAMPLES: Final = (
         ("[progress] cancelled", "Stopped."),
         shows_progress=True,
         is_stopped=True,
+    ),
+    Example(
+        "tools",
+        "examples.tools_agent:agent",
+        have_deleted,
+        (SUNNY, MAY_I, GONE),
+        may_be_unknown=True,
     ),
     Example("deploy", "examples.deploy_agent:agent", deploy, ("Version 42 is out.", "All is well")),
 )

@@ -12,9 +12,10 @@ import trio
 from tests.trials.chaos.look import Look, RedisAway
 from tests.trials.effects.exports import Exports, exports
 from tests.trials.effects.scene import SECONDS, Scene, Talking, Victim, nap, scene
-from tests.trials.effects.talks import Example
+from tests.trials.effects.talks import Example, model
 from tests.trials.effects.tap import Point, Strike
 from tests.waiting import waiting_for
+from tests.workers.llm.endpoint import endpoint
 
 SHOWN_ANEW: Final = "emit_card"
 """Each run shows how far it is, under the card's next revision."""
@@ -44,11 +45,16 @@ class Row(msgspec.Struct):
 @asynccontextmanager
 async def stage(directory: Path, example: Example) -> AsyncIterator["Stage"]:
     """An agent that runs the example, and what the example needs."""
-    async with (
-        exports() as (service, url),
-        scene(directory, example.handler, HASHEE_WORKERS="1", EXPORT_URL=url) as made,
-    ):
-        yield Stage(example, made, service)
+    async with exports() as (service, url), endpoint(b"") as server:
+        server.decide = model
+        settings = {
+            "EXPORT_URL": url,
+            "OPENAI_BASE_URL": server.base_url,
+            "HASHEE_LLM_MODEL": "small",
+            "FILES_FOLDER": str(directory / "files"),
+        }
+        async with scene(directory, example.handler, HASHEE_WORKERS="1", **settings) as made:
+            yield Stage(example, made, service)
 
 
 class Stage:
