@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bus.memory.world import UNCOUNTED_BYTES, Conversation, World, size_of
-from bus.records.records import decode_job_record
+from bus.records.records import GROUP, STOP_ALL, decode_job_record
 from bus.steps.held import SEPARATOR, Note
 from bus.steps.letters import GivenUp, Quarantined
 from bus.steps.store import MOST_WAITING_IN_ALL, Arrival, ConversationSnapshot, Intake, Source
@@ -65,7 +65,7 @@ class MemoryStore:
         theirs = world.notes.get(arrival.sender_id)
         if theirs and arrival.source is not Source.HELD and world.waits_at_relay(arrival.conversation_id):
             return Intake.HELD
-        if is_stop := bool(stops) and self._is_stop(at, stops, arrival.sender_id):
+        if is_stop := bool(stops) and self._is_stop(at, stops, arrival):
             job = None
         is_let_in = job is not None and bool(question) and self._lets_in(at, question, job)
         is_full = job is not None and not is_let_in and world.is_full(at)
@@ -75,7 +75,7 @@ class MemoryStore:
         self._take_in(at, arrival)
         at.pin(arrival.kind, arrival.person)
         if is_stop:
-            at.stopped = stops
+            world.stop(at, stops)
         if is_let_in:
             at.waits_let.add(question)
         if answer:
@@ -195,11 +195,14 @@ class MemoryStore:
             return Intake.HELD
         return None if refusal else Intake.FULL
 
-    @staticmethod
-    def _is_stop(at: Conversation, card_id: str, sender_id: str) -> bool:
+    def _is_stop(self, at: Conversation, what: str, arrival: Arrival) -> bool:
         under_way = at.job or at.retry
-        is_theirs = under_way is not None and decode_job_record(under_way.record).sender_id == sender_id
-        return is_theirs and card_id in at.cards_at.values()
+        if under_way is None:
+            return False
+        of = decode_job_record(under_way.record).sender_id
+        if what == STOP_ALL:
+            return self._world.policies.stop and (of == arrival.sender_id or (not of and arrival.kind != GROUP))
+        return of == arrival.sender_id and at.stopped != STOP_ALL and what in at.cards_at.values()
 
     def _lets_in(self, at: Conversation, question: str, job: bytes) -> bool:
         if question not in at.waits or question in at.waits_let:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Literal
 
 import msgspec
 
@@ -13,6 +14,7 @@ from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.kept import WAIT, open_kept, pack_kept
 from bus.records.records import (
     MOST_DELIVERIES,
+    STOP_ALL,
     Job,
     Reply,
     ReplyPlace,
@@ -75,7 +77,7 @@ class MemorySteps(KeptEffects):
             agent_id=self._agent_id,
         )
         at = self._world.conversation(job.conversation_id)
-        has_past = job.job_id in at.emitted_before_death or bool(at.waits)
+        has_past = job.job_id in at.emitted_before_death or bool(at.waits) or at.stopped == STOP_ALL
         return msgspec.structs.replace(job, has_past=has_past)
 
     async def renew(self, *entry_ids: str) -> tuple[list[str], list[str]]:
@@ -105,11 +107,12 @@ class MemorySteps(KeptEffects):
         if held is None:
             return Started("fenced")
         at, entry = held
-        if entry.interrupted:
+        is_stopped = at.stopped == STOP_ALL
+        if entry.interrupted and not is_stopped:
             return Started("superseded")
         at.recall(job.job_id)
         is_alone = is_alone or job.kind != "message" or bool(job.continues) or bool(stands_apart(entry.record))
-        if not at.frozen and self._policies.busy == "coalesce" and not is_alone:
+        if not at.frozen and self._policies.busy == "coalesce" and not (is_alone or is_stopped):
             taken = [one for one in self._world.mailbox(at) if not at.placed or one[0] <= at.placed[0][0]]
             at.together = list(takewhile(lambda one: not ends_company(one, asked), [record for _, record in taken]))
             at.waiting = at.waiting[len(at.together) :]
@@ -120,7 +123,8 @@ class MemorySteps(KeptEffects):
         found |= {place: card.encode() for place, card in at.cards_at.items()}
         places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
         is_answer = BOUND_PLACE in found
-        return Started("started", places, tuple(together), cards=cards, journal=journal, is_answer=is_answer)
+        how: Literal["started", "stopped"] = "stopped" if is_stopped else "started"
+        return Started(how, places, tuple(together), cards=cards, journal=journal, is_answer=is_answer)
 
     async def emit(self, job: Job, place: str, reply: Reply) -> Emitted:
         held = self._held(job)
@@ -364,12 +368,12 @@ class MemorySteps(KeptEffects):
             self._world.give_up(at, entry, job.job_id, reason, self._pack_apology(job, apology))
             self._world.end_job(at)
             return Failed.DEAD
-        if entry.interrupted:
+        if entry.interrupted and at.stopped != STOP_ALL:
             at.emitted_before_death.pop(job.job_id, None)
             at.journal_before_death.pop(job.job_id, None)
             self._world.end_job(at)
             return Failed.SUPERSEDED
-        due_ms = self._world.now_ms + retry_after_ms
+        due_ms = self._world.now_ms + (0 if at.stopped == STOP_ALL else retry_after_ms)
         at.waited += takes == "nothing"
         attempt = entry.attempt + (takes == "attempt")
         at.job, at.retry = None, Retry(entry.record, attempt, entry.deliveries + 1, entry.strikes, due_ms)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bus.records.cards import CardKept
 from bus.records.journal import joined
 from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
-from bus.records.records import ANSWER, PLACED_SCHEMA, SCHEMA_VERSION, decode_job_record, decode_reply_record
+from bus.records.records import ANSWER, PLACED_SCHEMA, SCHEMA_VERSION, STOP_ALL, decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
@@ -88,7 +88,7 @@ class Conversation:
     """Of the running job: the card at some of the places that were emitted."""
 
     stopped: str = ""
-    """The card of the running job whose Stop was pressed."""
+    """The card of the running job whose Stop was pressed, or STOP_ALL."""
 
     cards: dict[str, CardKept] = field(default_factory=dict)
     emitted_before_death: dict[str, set[str]] = field(default_factory=dict)
@@ -396,6 +396,17 @@ class World:
         """The same job under a new token."""
         at.job = self.new_entry(entry.record, entry.attempt, deliveries, strikes)
         at.job.interrupted = entry.interrupted
+
+    def stop(self, at: Conversation, what: str) -> None:
+        """A card's Stop, or that of all that the running job does: who has not begun it, or waits to do so again, asks first."""
+        at.stopped = what
+        if what == STOP_ALL and at.retry is not None:
+            at.retry.due_ms = min(at.retry.due_ms, self.now_ms)
+        elif what == STOP_ALL and at.job is not None:
+            if at.job.holder is None:
+                self.run_again(at, at.job, deliveries=at.job.deliveries, strikes=at.job.strikes)
+            else:
+                at.job.interrupted = True
 
     def end_job(self, at: Conversation) -> None:
         """It is over, however: the next one, or none."""

@@ -27,6 +27,9 @@ COMMAND = "command"
 ANSWER = "answer"
 """How a message stands apart from what else is said to the agent; a JobRecord has the word in the clear, for scripts."""
 
+STOP_ALL = "/stop"
+"""What a person says who wants the answer that is being written to end; stands where else the card does whose Stop was pressed."""
+
 AFTER_ALL = 2**53
 """The seq of a placed job: no message is later, so none interrupts it (`AFTER_ALL` in bus/scripts/_library.lua)."""
 NOWHERE = "-"

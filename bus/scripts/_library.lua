@@ -322,9 +322,15 @@ local function room_in_mailbox()
   return tonumber(policy('most') or MOST_WAITING) - redis.call('ZCARD', MAILBOX)
 end
 
+-- -> whether the job under way is to stop, whatever it does: its person has said /stop (`flag_stop`)
+local function is_told_to_stop()
+  return redis.call('HGET', CONVERSATION, 'stop') == '/stop'
+end
+
 -- Starts a job: adds the conversation's one entry to `jobs`.
--- `past` (field k): it may be a dead letter that was brought back; set only for its first delivery.
+-- `past` (field k): it may be a dead letter that was brought back; set only for its first delivery. One that is to stop has one: whoever takes it asks.
 local function start_job(record, attempt, deliveries, strikes, past)
+  if is_told_to_stop() then past = '1' end
   local entry = redis.call('XADD', JOBS, '*', 'r', record, 'a', attempt, 'd', deliveries, 's', strikes,
     unpack(past and { 'k', past } or {}))
   redis.call('HSET', CONVERSATION, 'entry', entry)
@@ -573,19 +579,29 @@ local function record_under_way(entry)
   return (fields_of(JOBS, entry) or {}).r or ''
 end
 
--- -> whether a card is one of the job under way, and that job is for this sender: then its Stop button ends a block of it
-local function stops(entry, card, sender)
-  if not entry or part_of(record_under_way(entry), 8) ~= sender then return false end
+-- -> whether a Stop ends something of the job under way, which is for this sender. `what`: a card of it, whose button ends a block; or '/stop', which
+-- ends the whole job, where the handler's code says so. Of a conversation of two (`kind`) that is also a job that no message began.
+local function stops(entry, what, sender, kind)
+  if not entry then return false end
+  local of = part_of(record_under_way(entry), 8)
+  if what == '/stop' then return policy('stop') == '1' and (of == sender or (of == '' and kind ~= 'group')) end
+  if of ~= sender or is_told_to_stop() then return false end
   for _, one in ipairs(redis.call('HVALS', EMITTED)) do
-    if one == card then return true end
+    if one == what then return true end
   end
   return false
 end
 
--- Flags a card of the job under way as stopped, for whoever runs it; the flag goes with the job.
-local function flag_stop(entry, card)
-  redis.call('HSET', CONVERSATION, 'stop', card)
-  redis.call('PUBLISH', INTERRUPTS, entry .. ' stop')
+-- Tells whoever runs the job under way what is to stop; that goes with the job. A job that waits for its next run has it at once, and one that nobody
+-- has taken is put there anew, since a first delivery is begun without a question.
+local function flag_stop(entry, what)
+  redis.call('HSET', CONVERSATION, 'stop', what)
+  if what ~= '/stop' then return redis.call('PUBLISH', INTERRUPTS, entry .. ' stop') end
+  if entry == 'due' then return redis.call('ZADD', DUE, 'XX', now_ms(), CONVERSATION_ID) end
+  local job = #redis.call('XPENDING', JOBS, JOBS_GROUP, entry, entry, '1') == 0 and fields_of(JOBS, entry)
+  if not job then return interrupt(entry) end
+  settle(JOBS, JOBS_GROUP, entry)
+  start_job(job.r, job.a, job.d, job.s or 0, job.k)
 end
 
 -- Gives a message to the handler: at once, or behind the job of `entry`.

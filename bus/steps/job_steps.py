@@ -37,7 +37,7 @@ from bus.transport.wire import Value
 APOLOGY_PLACE = "!apology"
 BOUND_PLACE = "!bound"
 """Of a job that answers a question, as bus/scripts/jobs/bind_wait.lua notes it."""
-Settled = Literal["done", "waiting", "no_answer", "superseded", "no_handler"]
+Settled = Literal["done", "waiting", "no_answer", "stopped", "superseded", "no_handler"]
 """How a job ends that did not fail."""
 
 
@@ -109,14 +109,14 @@ class Failed(enum.Enum):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """What a worker learns when it begins a job.
+    """What a worker learns when it begins a job. `stopped`: its person has said /stop.
 
     `places`: those that earlier runs have emitted. `together`: later messages that are handled with it, in order.
     `cards`: the ids of the cards at some of these places. `is_noted`: the ledger has this start.
     `journal`: what its thread has noted, by name; None for an entry that cannot be read any more.
     """
 
-    outcome: Literal["started", "superseded", "fenced"]
+    outcome: Literal["started", "stopped", "superseded", "fenced"]
     places: frozenset[str] = frozenset()
     together: tuple[InboundMessage, ...] = ()
     is_noted: bool = True
@@ -171,15 +171,16 @@ class JobSteps:
         began = "" if began_ms is None else began_ms
         answer = cast("list[Value]", await self._on_job("start", job, job.job_id, coalesce, began, *asked))
         outcome = cast(bytes, answer[0]).decode()
-        if outcome != "started":
+        if outcome in ("superseded", "fenced"):
             return Started(cast("Literal['superseded', 'fenced']", outcome))
+        how = cast("Literal['started', 'stopped']", outcome)
         together = self._open_all(cast("list[bytes]", answer[2]))
         found = {name.decode(): value for name, value in pairs(cast("list[bytes]", answer[1]))}
         if not found:
-            return Started("started", together=together)
+            return Started(how, together=together)
         places, cards, journal = read_emitted(found, job, self._bus_key, self._agent_id)
         is_answer = BOUND_PLACE in found
-        return Started("started", places, together, cards=cards, journal=journal, is_answer=is_answer)
+        return Started(how, places, together, cards=cards, journal=journal, is_answer=is_answer)
 
     def _open_all(self, records: Sequence[bytes]) -> tuple[InboundMessage, ...]:
         return tuple(open_job(record, key=self._bus_key, agent_id=self._agent_id) for record in records)
@@ -220,7 +221,7 @@ class JobSteps:
         return None if kept is None else decode_card(cast(bytes, kept))
 
     async def stopped(self, job: Job) -> str:
-        """Returns the card of the running job whose Stop was pressed, '' for none."""
+        """Returns the card of the running job whose Stop was pressed; STOP_ALL where its person has said /stop, '' for neither."""
         card_id = await self._commands.command("HGET", self._keys.conversation(job.conversation_id), "stop")
         return cast(bytes, card_id).decode() if card_id else ""
 

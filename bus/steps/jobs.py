@@ -108,7 +108,7 @@ class JobStore(KeptSteps):
             raise
         self._reader.start()
         self._leases.start()
-        if self._policies.busy == "interrupt":
+        if self._policies.busy == "interrupt" or self._policies.stop:
             self._hear_interrupts()
 
     def _hear_interrupts(self) -> None:

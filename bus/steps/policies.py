@@ -28,7 +28,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     `most_waiting`: so many may wait; beyond it `full` refuses a message (with the text `refusal`) or parks it. `apology`: the text that
     a sender gets when their message becomes a dead letter; None: nothing. `groups`: which messages of a group go to a handler, those that
     mention the agent or all. `events`: the names of those that a handler asks for (bus/records/events.py). `every`: how often
-    which function runs by itself, in seconds by its name.
+    which function runs by itself, in seconds by its name. `stop`: a person's /stop ends the job under way that is for them.
     """
 
     busy: Busy = "queue"
@@ -39,6 +39,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     groups: InGroups = "mentioned"
     events: tuple[str, ...] = ()
     every: dict[str, int] = {}
+    stop: bool = False
 
 
 class PolicyStore:
@@ -57,7 +58,7 @@ class PolicyStore:
             self._key,
             *("busy", policies.busy, "most", policies.most_waiting, "full", policies.full),
             *("groups", policies.groups, "events", " ".join(policies.events)),
-            *("every", msgspec.json.encode(policies.every)),
+            *("every", msgspec.json.encode(policies.every), "stop", int(policies.stop)),
             *("refusal", self._seal("refusal", policies.refusal)),
             *("apology", b"" if policies.apology is None else self._seal("apology", policies.apology)),
         )

@@ -190,7 +190,8 @@ class InboundStore:
     ) -> Intake:
         """Takes a message in. `job` None: no handler gets it. `answer`: a reply of our own to it.
 
-        `stops`: a card whose Stop button it says was pressed; if that is one of the running job, the job is told of it and no handler gets the message.
+        `stops`: a card whose Stop button it says was pressed, or STOP_ALL; if that is one of the running job, or that job is its sender's, the job is
+        told of it and no handler gets the message.
         FULL: its mailbox is full and nothing was changed; call it again with a `refusal` (a reply record). HELD: its sender has too much
         waiting and nothing was changed; let it wait at the relay (`hold`). After both the open `question` that it may answer lets it in, the
         first time. NOT_NOW: nothing is taken in now.

@@ -43,6 +43,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "dropped": ("place", "reason"),  # a reply that became a dead letter
     "done": _RUN,
     "superseded": _RUN,
+    "stopped": _RUN,  # its person has said /stop
     "no_handler": _RUN,
     "waiting": _RUN,  # for an answer
     "no_answer": _RUN,  # nobody answered what it asked

@@ -26,6 +26,7 @@ NAMES = {
     "requeued": "readable now, queued",
     "no_handler": "done (no handler for this type)",
     "waiting": "waits for an answer",
+    "stopped": "done (its person has said /stop)",
     "no_answer": "done (nobody answered what it asked)",
     "placed": "placed, without a message",
     "held": "waits at the relay: its sender has too much waiting, or the relay does not tell their devices",

@@ -29,7 +29,7 @@ from supervisor.inbound.readings import (
 from supervisor.peers.addressing import check_addressed
 from supervisor.peers.groups import Groups, check_not_stale, sent_ms
 from supervisor.peers.untold import NotTold
-from supervisor.relay.payloads import payload_type_of, stopped_card, without_mention
+from supervisor.relay.payloads import payload_type_of, stops, without_mention
 
 CLOCKS_APART_MS = 60_000
 """A time further in the future than this cannot come from Redis' clock being ahead of ours."""
@@ -117,7 +117,7 @@ class GroupReader:
             job,
             hops=message.hop_count,
             is_overheard=is_overheard,
-            stops=stopped_card(message.payload),
+            stops="" if is_overheard or message.is_overheard else stops(message),
             answers=answers_of(message),
         )
 

@@ -38,7 +38,7 @@ from supervisor.peers.sessions import Loaded, Sessions
 from supervisor.peers.untold import NotTold
 from supervisor.relay.asking import WAIT_LONG_SECONDS
 from supervisor.relay.own_words import PING, RENEWED, OwnWords, lost_session, system_event
-from supervisor.relay.payloads import conversation_kind, inbound_message, message_ms, payload_type_of, stopped_card
+from supervisor.relay.payloads import conversation_kind, inbound_message, message_ms, payload_type_of, stops
 
 
 class PersonReader:
@@ -168,7 +168,7 @@ class PersonReader:
             record,
             begins_session=b"" if prekeys is NO_PREKEYS else self._begun(envelope, loaded),
             hops=message.hop_count,
-            stops=stopped_card(message.payload),
+            stops=stops(message),
             answers=answers_of(message),
         )
 

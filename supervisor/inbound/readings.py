@@ -21,7 +21,7 @@ class Readable(msgspec.Struct, frozen=True):
     """The message could be read. `job` None: nothing for a handler. `answer`: a reply of our own. `record`: what its session becomes.
 
     `begins_session`: the session that begins with it; b"" for none. `hops`: its hop_count. `is_overheard`: a group's, and not for us.
-    `stops`: the card whose Stop button was pressed; '' for none. `answers`: the card that it answers, or `words` or `cancel`, by which a
+    `stops`: the card whose Stop button was pressed, or STOP_ALL; '' for neither. `answers`: the card that it answers, or `words` or `cancel`, by which a
     question that is a text may be answered, or any ended; '' for none.
     """
 

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from bus.records import ulid
-from bus.records.records import InboundMessage, Payload, is_answer_to_card, mention_of
+from bus.records.records import STOP_ALL, InboundMessage, Payload, is_answer_to_card, mention_of
 from crypto.envelope import Envelope
 from supervisor.relay.frames import ArtifactResponse, MessageNew
 
@@ -65,6 +65,12 @@ def stopped_card(payload: Payload) -> str:
     card_id, inside = artifact.get("ref_artifact"), artifact.get("payload")
     is_stop = isinstance(inside, dict) and inside.get("action") == "cancel"
     return card_id if is_stop and isinstance(card_id, str) else ""
+
+
+def stops(message: InboundMessage) -> str:
+    """Returns what a message wants to stop: the card whose Stop button was pressed, STOP_ALL for the words `/stop`, else ''."""
+    words = message.text.split(maxsplit=1) if message.payload.get("type") == "text" else []
+    return STOP_ALL if words and words[0].lower() == STOP_ALL else stopped_card(message.payload)
 
 
 def sender_type_of(frame: MessageNew | ArtifactResponse) -> str:

@@ -13,7 +13,16 @@ import msgspec
 import trio
 
 from bus.records.presence import Presence
-from bus.records.records import InboundMessage, Job, Reply, decode_reply_record, open_reply, pack_job, pack_placed_job
+from bus.records.records import (
+    STOP_ALL,
+    InboundMessage,
+    Job,
+    Reply,
+    decode_reply_record,
+    open_reply,
+    pack_job,
+    pack_placed_job,
+)
 from bus.steps.job_steps import Finished
 from bus.steps.store import Source
 from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, arrival_of
@@ -89,6 +98,13 @@ class StageBus:
             if not self.held:
                 self.idle.set()
             await trio.sleep(0.001)
+
+    async def renew(self) -> None:
+        """Renews its leases again and again, by which it hears of a /stop."""
+        while not self.idle.is_set():
+            await trio.sleep(0.002)
+            for entry_id in (await self.worker.renew(*self.held))[1]:
+                self.supersede(entry_id)
 
     async def stop_taking(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -243,6 +259,10 @@ class Stage:
         assert (await talk.supervisor.store.accept(arrival, packed, stops=stops)).is_new
         return message.message_id
 
+    async def say_stop(self, who: str = "ann") -> None:
+        """Somebody says /stop, while something is done or not."""
+        await self.accept({"type": "text", "text": STOP_ALL}, who, stops=STOP_ALL)
+
     async def overdue(self, wait_id: str) -> list[Heard]:
         """The deadline of a question is over."""
         talk = await self.talk_here()
@@ -310,6 +330,8 @@ class Stage:
             async with self.agent.lifespan() as shared, trio.open_nursery() as nursery:
                 runner = Runner(self.agent, bus, settings, vitals=vitals, log=Log(logger), shared=shared)
                 nursery.start_soon(runner.run)
+                if self.agent.policies.stop:
+                    nursery.start_soon(bus.renew)
                 await bus.idle.wait()
                 runner.drain()
             sent = await self._send_all()

@@ -32,7 +32,7 @@ from workers.handling.routing import (
 from workers.handling.tooling import NO_TOOL_OF, FunctionTool, ToolSettings, function_tool
 from workers.kept.state import StateShape
 from workers.llm.endpoint import ModelEndpoint
-from workers.llm.model import LLM
+from workers.llm.model import LLM, STOP
 from workers.tools.tool import OpensTools, Tool
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
@@ -115,6 +115,7 @@ class Agent(Router):
         if llm is not None:
             for registration in commands_of(llm.commands, self._help)._all():
                 self._built_in.add(self._handler_of(registration))
+            self.policies = msgspec.structs.replace(self.policies, stop=STOP in llm.commands)
 
     def _help(self) -> str:
         """Returns what /help says."""
@@ -209,6 +210,8 @@ class Agent(Router):
         handler = self._handler_of(registration)
         self._routes.add(handler)
         self._bindings.append(handler.binding)
+        if isinstance(match, OfCommand) and STOP in match.names:
+            self.policies = msgspec.structs.replace(self.policies, stop=False)
         if isinstance(match, OfEvery):
             every = {**self.policies.every, **dict.fromkeys(match.names, match.seconds)}
             self.policies = msgspec.structs.replace(self.policies, every=every)

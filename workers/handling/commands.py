@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 from workers.errors import BadHandler
 from workers.handling.routing import Router
-from workers.llm.model import HELP, RESET
+from workers.llm.model import HELP, RESET, STOP
 from workers.talk.chat import Chat
 
-COMMANDS = (RESET, HELP)
+COMMANDS = (RESET, STOP, HELP)
 FORGOTTEN = "I have forgotten what was said here."
-WORDS = {RESET: "I forget what was said here", HELP: "this list"}
+NOTHING_TO_STOP = "There is nothing to stop: I am not answering you just now."
+WORDS = {RESET: "I forget what was said here", STOP: "I stop answering", HELP: "this list"}
 
 
 def commands_of(names: Sequence[str], helps: Callable[[], str]) -> Router:
@@ -23,6 +24,13 @@ def commands_of(names: Sequence[str], helps: Callable[[], str]) -> Router:
         async def reset(chat: Chat) -> None:
             await chat.forget()
             await chat.reply(FORGOTTEN)
+
+    if STOP in names:
+
+        @router.on_command(STOP)
+        async def say_that_nothing_stops(chat: Chat) -> None:
+            """What there is to stop is stopped before a handler gets the word (bus/scripts/intake/accept.lua)."""
+            await chat.reply(NOTHING_TO_STOP)
 
     if HELP in names:
 

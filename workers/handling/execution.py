@@ -153,7 +153,7 @@ async def run_handler(
     raised = _plain(raised)
     if isinstance(raised, NoAnswer):
         return Ended(
-            handled=True, effects=_dropped(run), outcome="no_answer"
+            handled=True, effects=dropped(run.resumed), outcome="no_answer"
         )  # what it said stays said, nothing else of it is kept
     try:
         raise raised
@@ -375,7 +375,7 @@ class _Begun:
 
     def ended(self) -> Ended:
         """Returns the end of a run whose handler raised nothing: it is done, or it waits."""
-        effects = (*self.thread.effects.taken(), *_dropped(self.run))
+        effects = (*self.thread.effects.taken(), *dropped(self.run.resumed))
         if self.thread.draft is None:
             return Ended(handled=True, last=self.last, effects=effects)
         return Ended(
@@ -415,11 +415,11 @@ class _Begun:
         )
 
 
-def _dropped(run: Run) -> tuple[Effect, ...]:
+def dropped(wait: Wait | None) -> tuple[Effect, ...]:
     """Returns the effects by which the wait that was answered is gone, and its deadline."""
-    if run.resumed is None:
+    if wait is None:
         return ()
-    return ("drop_wait", run.resumed.id, "", ""), ("drop_timer", run.resumed.id, "", "")
+    return ("drop_wait", wait.id, "", ""), ("drop_timer", wait.id, "", "")
 
 
 def _is_left_by_a_wait(error: BaseException) -> bool:

@@ -41,6 +41,7 @@ NO_KEY: Final = "none"
 """Local endpoints need no key, but the client insists on one."""
 
 RESET: Final = "reset"
+STOP: Final = "stop"
 HELP: Final = "help"
 TIMES_ASKED: Final = 2
 """For a value: a model that does not give it when it was told why does not give it."""
@@ -74,7 +75,7 @@ class LLM:
         api_key: str | None = None,
         history_tokens: int | None = None,
         options: Mapping[str, object] | None = None,
-        commands: Sequence[str] = (RESET, HELP),
+        commands: Sequence[str] = (RESET, STOP, HELP),
         help: str | None = None,  # noqa: A002 - what /help says
     ) -> None:
         self._system = system

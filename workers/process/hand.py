@@ -6,6 +6,7 @@ import trio
 
 from bus.records.records import Job
 from workers.kept.keeping import Keeping
+from workers.kept.waits import Wait
 from workers.process.tracing import JobSpan, JobTracing
 from workers.talk.sending import Sending
 
@@ -22,6 +23,10 @@ class Hand:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     begun: bool = False
     superseded: bool = False
+    stopped: bool = False
+    """Its person has said /stop."""
+    answers: Wait | None = None
+    """The wait whose answer it is."""
     gives_back: bool = False
     """What its thread had to note has no room in Redis: it runs again later."""
     is_known: bool = False
@@ -49,6 +54,13 @@ class Hand:
     def give_back(self) -> None:
         """Cancels its run, to have it run again later."""
         self.gives_back = True
+        self.scope.cancel()
+
+    def stop(self) -> None:
+        """Ends its run: what was said stays said."""
+        self.stopped = True
+        if self.sending is not None:
+            self.sending.was_told_to_stop = True
         self.scope.cancel()
 
     def speaks_by(self, sending: Sending) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.records.records import NOWHERE, BadRecord, Job, Reply
+from bus.records.records import NOWHERE, STOP_ALL, BadRecord, Job, Reply
 from bus.steps.job_steps import Said, Settled, Taken
 from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Bound, Effect, OpenWait
@@ -23,7 +23,7 @@ from bus.transport.wire import RedisFailed, RedisRefused
 from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
-from workers.handling.execution import Ended, Run, RunEnvironment, keeping_of, resumed, run_handler
+from workers.handling.execution import Ended, Run, RunEnvironment, dropped, keeping_of, resumed, run_handler
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
 from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued, quotable
@@ -56,6 +56,8 @@ MOST_FULL_SECONDS = 300.0
 # Why a run ends and another follows, though nothing has failed.
 WAITS, REDIS_FULL = "waits", "redis_full"
 NO_FAILURES = ("retry_asked", "changed", WAITS, REDIS_FULL)
+# What a person hears who has said /stop before anything was shown to them.
+STOPPED, STOPPED_PLACE = "Stopped.", "stopped"
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -134,6 +136,7 @@ class Runner:
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()
         self._taking = trio.CancelScope()
+        self._company: trio.Nursery | None = None
         self._stopping = False
         self.handed_back = 0
 
@@ -143,6 +146,7 @@ class Runner:
         self._bus.on_fenced(self._lost)
         self._bus.on_superseded(self._superseded)
         async with trio.open_nursery() as company:
+            self._company = company
             company.start_soon(self._be_seen)
             company.start_soon(self._soon.run)
             async with trio.open_nursery() as nursery:
@@ -221,7 +225,9 @@ class Runner:
 
     async def _end_cancelled(self, hand: Hand) -> None:
         """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
-        if hand.superseded and not hand.job.continues:
+        if hand.stopped:
+            await self._end_stopped(hand)
+        elif hand.superseded and not hand.job.continues:
             await self._end_superseded(hand)
         elif hand.gives_back and not self._stopping:
             wait = min(MOST_FULL_SECONDS, 2.0 ** min(hand.job.deliveries, 9))
@@ -249,6 +255,19 @@ class Runner:
             await until_redis_answers(lambda: self._end(hand.job, "superseded", effects))
         self._log.info("job: superseded by a later message", job=hand.job.job_id)
 
+    async def _end_stopped(self, hand: Hand) -> None:
+        """Ends a job whose person has said /stop: with what they were shown of an answer, and else with a word."""
+        with trio.CancelScope(shield=True):
+            last = () if hand.sending is None else await hand.sending.take_last()
+            keeping = self._keeping(hand)
+            if hand.sending is None or not hand.sending.says_that_it_stopped:
+                reply = text_reply(STOPPED)
+                keeping.said(STOPPED_PLACE, reply)
+                last = (*last, (STOPPED_PLACE, reply))
+            effects = (*keeping.exchange(), *dropped(hand.answers))
+            await self._finish(hand, Ended(handled=True, last=last, effects=effects, outcome="stopped"))
+        self._log.info("job: stopped by its person", job=hand.job.job_id)
+
     async def _run(self, hand: Hand) -> None:
         try:
             answer = None if hand.job.is_first_run else await self._bind_answer(hand)
@@ -267,6 +286,10 @@ class Runner:
         if started.outcome == "superseded":
             hand.superseded = True
             return
+        if started.outcome == "stopped":
+            self._keeping(hand, started)
+            hand.stop()
+            return
         hand.began_ms = None if started.is_noted else int(time.time() * 1000)
         try:
             async with self._limited(hand):
@@ -276,9 +299,11 @@ class Runner:
         except Fail as refused:
             await self._fail(hand, refused.reason, None)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
-            await self._fail_by(hand, error)
+            if not hand.stopped:
+                await self._fail_by(hand, error)
         else:
-            await self._finish(hand, ended)
+            if not hand.stopped:
+                await self._finish(hand, ended)
 
     async def _bind_answer(self, hand: Hand) -> Meaning | None:
         """Returns what a job means to the threads that wait in its conversation; None if none waits. The first job that answers counts."""
@@ -297,7 +322,7 @@ class Runner:
             elif bound is not Bound.BOUND:
                 found = Refused(NOT_OPEN)
             else:
-                hand.job = continued(job, wait)
+                hand.job, hand.answers = continued(job, wait), wait
         return Meaning(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
 
     async def _quoted(self, job: Job, waits: Sequence[OpenWait]) -> str:
@@ -471,6 +496,8 @@ class Runner:
         if hand.keeping is None:
             started = started or Started("superseded")
             messages = (hand.job.message, *started.together)
+            if hand.answers is not None:
+                messages = tuple(hand.answers.messages)
             run = Run(hand.job, messages, started.places, journal=started.journal)
             return self._keeping_of(hand, run)
         return hand.keeping
@@ -598,6 +625,20 @@ class Runner:
 
     def _superseded(self, entry_id: str) -> None:
         hand = self._hands.get(entry_id)
+        if hand is not None and self._run_environment.agent.policies.stop and self._company is not None:
+            self._company.start_soon(self._unless_refused, hand, self._hear_why)
+        else:
+            self._supersede(hand)
+
+    async def _hear_why(self, hand: Hand) -> None:
+        """Ends a run whose person has said /stop, or to which a later message has come."""
+        why = await until_redis_answers(partial(self._bus.stopped, hand.job))
+        if why != STOP_ALL:
+            self._supersede(hand)
+        elif not hand.ending and (hand.job.is_first_run or hand.is_known):  # else it is told when it begins
+            hand.stop()
+
+    def _supersede(self, hand: Hand | None) -> None:
         if hand is None or hand.job.continues:  # an answer that a thread goes on with is not interrupted
             return
         if hand.ending:  # what it has said last goes out with that, and is kept as said

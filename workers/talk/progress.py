@@ -31,6 +31,9 @@ CANCELLED: Final = "cancelled"
 BLOCK: Final = "block:"
 """Begins the names of journal entries that say how a block ended; no step has such a name. One that failed is none of them: a later run tries it again."""
 
+LAST_SHOWN_SECONDS: Final = 1.0
+"""For what a stopped run still shows: a Redis that is away must not hold up its end."""
+
 
 class ProgressBar:
     """Made by `chat.progress()`."""
@@ -135,6 +138,9 @@ class ProgressBar:
         elif isinstance(error, Exception) and not self._ended:
             self._shown = Progress(self._shown.percent, "failed", title=self._title, body=self._shown.body)
             await self._show(most=MOST_UPDATES)
+        elif self._sending.was_told_to_stop:
+            with trio.move_on_after(LAST_SHOWN_SECONDS, shield=True):
+                await self._end_as(CANCELLED)
         # else the run was cancelled: the next one goes on, or another message has come
 
     async def _end_as(self, how: Literal["done", "cancelled"]) -> None:

@@ -113,11 +113,15 @@ class Sending:
         self._is_lost = False
         self._is_closed = False
         self._is_suspended = False
+        self.was_told_to_stop = False
+        """Whether this run was ended by its person's /stop: what they were shown stays, and says so."""
+        self.says_that_it_stopped = False
         self._has_no_room = False
         self.has_said = False
         """Whether this run has sent something, or has begun to show by itself that it works."""
         self._held: list[Said] = []
         self._with_end: list[Said] = []
+        self._taken: tuple[Said, ...] = ()
         self._line = trio.Lock()
         self._turn = trio.Lock()
         self._next_number = 0
@@ -407,14 +411,14 @@ class Sending:
                     self._lost()
 
     async def take_last(self) -> tuple[Said, ...]:
-        """Returns the replies that are held when the handler has ended, to go out with the job's end."""
+        """Returns the replies that are held when the handler has ended, to go out with the job's end: all of them each time."""
         if self._soon is not None:
             self._soon.forget(self)
-        if not (self._held or self._with_end):
-            return ()
-        async with self._line:
-            last, self._held = (*self._held, *self._with_end), []
-        return last
+        if self._held or self._with_end:
+            async with self._line:
+                self._taken = (*self._taken, *self._held, *self._with_end)
+                self._held, self._with_end = [], []
+        return self._taken
 
     async def show_delta(self, stream_id: str, seq: int, text: str) -> bool:
         """Sends a piece of a stream; returns False if that is not possible now."""

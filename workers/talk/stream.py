@@ -12,6 +12,7 @@ import trio
 
 from bus.records import ulid
 from bus.records.records import RUN, Payload, Reply
+from bus.steps.job_steps import Said
 from workers.errors import BadReply
 from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, check_text
 from workers.talk.sending import Sending
@@ -20,6 +21,9 @@ from workers.talk.sending import Sending
 DELTA_MERGE_SECONDS = 0.2
 # PROTOCOL §1: the relay ends a longer stream. Then the rest is only collected, and sent with the whole text.
 STREAM_LIMIT_SECONDS = 300.0
+STOPPED_BEHIND = "\n\n[Stopped.]"
+"""Stands behind what was written until its person said /stop."""
+
 # Ten messages; what is longer is no answer, and would fill memory.
 MOST_STREAM_CHARACTERS = 1_000_000
 
@@ -79,8 +83,21 @@ class Stream:
             self._show.scope.cancel()
         if error is None and self._parts:
             await self._send_whole()
+        elif (
+            self._sending.was_told_to_stop
+            and "".join(self._parts).strip()
+            and not self._sending.was_emitted(self._place)
+        ):
+            self._end_as_stopped()
         elif self._show is not None:
             await self._sending.abort_stream()
+
+    def _end_as_stopped(self) -> None:
+        """Has what was written so far stay, in one step with the job's end."""
+        self.replace("".join(self._parts).rstrip() + STOPPED_BEHIND)
+        for place, reply in self._whole():
+            self._sending.say_with_end(place, reply)
+        self._sending.says_that_it_stopped = True
 
     def _may_be_shown(self) -> bool:
         return not self._sending.was_emitted(self._place)
@@ -93,17 +110,23 @@ class Stream:
         self._sending.helpers.start_soon(show.run)
 
     async def _send_whole(self) -> None:
+        async with self._sending.turn():
+            for place, reply in self._whole():
+                await self._sending.emit(place, reply)
+
+    def _whole(self) -> list[Said]:
+        """Returns the messages of the whole text, of which the first ends what is shown."""
         payload, *others = self._payloads("".join(self._parts))
         reply = (
             Reply(kind="message", content_type="text", payload=payload)
             if self._show is None
             else Reply(kind="stream_done", content_type="text", payload=payload, stream_id=self._show.stream_id)
         )
-        async with self._sending.turn():
-            await self._sending.emit(self._place, reply)
-            for number, other in enumerate(others, start=2):
-                more = Reply(kind="message", content_type="text", payload=other)
-                await self._sending.emit(f"{self._place}~{number}", more)
+        more = [
+            (f"{self._place}~{number}", Reply(kind="message", content_type="text", payload=other))
+            for number, other in enumerate(others, start=2)
+        ]
+        return [(self._place, reply), *more]
 
 
 class _Show:

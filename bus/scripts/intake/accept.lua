@@ -6,7 +6,7 @@
 --      12 job record or '' (nothing for a handler)  13 reply record of our own (an answer to a session.ping) or ''
 --      14 message_id  15 received (ms)  16 opened (ms)  17 most jobs waiting in all
 --      18 a refusal (reply record), once the answer was `full`, or ''  19 sender  20 most bytes that wait for a handler
---      21 entries of the ledger that are kept  22 a card whose Stop button it says was pressed, or ''  23 an open question that it may answer, once
+--      21 entries of the ledger that are kept  22 a card whose Stop button it says was pressed, '/stop', or ''  23 an open question that it may answer, once
 --      what came back was `full` or `held`, or ''
 -- -> duplicate | conflict | gap, next | hold | held (it is to wait at the relay: hold.lua) | full | accepted, 'next'|'jump'|'late', write count
 --    | refused, how, write count
@@ -26,7 +26,7 @@ if kind and (kind ~= ARGV[10] or person ~= ARGV[11]) then return { 'conflict' } 
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
 local is_full, has_waited = false, ARGV[4] == 'held'
-local is_stop = ARGV[22] ~= '' and stops(entry, ARGV[22], ARGV[19])
+local is_stop = ARGV[22] ~= '' and stops(entry, ARGV[22], ARGV[19], ARGV[10])
 local job = is_stop and '' or ARGV[12]
 if held and not has_waited and redis.call('HEXISTS', HELD, 's:' .. ARGV[19]) == 1 then return { 'held' } end
 local is_let_in = ARGV[23] ~= '' and lets_in(KEYS[OWN + 2], ARGV[23], job, tonumber(ARGV[20]))

@@ -15,7 +15,8 @@ if ARGV[5] == '' or not has_waited and deliveries_that_count(job) >= tonumber(AR
   give_up(ARGV[2], job, ARGV[4], ARGV[6], ARGV[6] .. ' ' .. ARGV[3] .. ' ' .. job.a .. ' ' .. job.d, ARGV[8])
   return 'dead'
 end
-if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then
+local is_stopped = is_told_to_stop() -- then its next run, at once, says so
+if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 and not is_stopped then
   redis.call('HDEL', CONVERSATION, 'p:' .. ARGV[4], 'j:' .. ARGV[4])
   note('superseded', ARGV[4])
   start_next_job(ARGV[2])
@@ -25,5 +26,5 @@ note('failed', ARGV[4], ARGV[6] .. ' ' .. ARGV[5] .. ' ' .. ARGV[3] .. ' ' .. jo
 if has_waited then redis.call('HINCRBY', CONVERSATION, 'waited', 1) end
 redis.call('HSET', CONVERSATION, 'entry', 'due', 'retry', job.r, 'retry_a', job.a + (ARGV[9] == 'attempt' and 1 or 0), 'retry_d', job.d + 1,
   'retry_s', job.s or 0, 'retry_j', ARGV[4])
-redis.call('ZADD', DUE, now_ms() + tonumber(ARGV[5]), CONVERSATION_ID)
+redis.call('ZADD', DUE, now_ms() + (is_stopped and 0 or tonumber(ARGV[5])), CONVERSATION_ID)
 return 'retry'

@@ -1,6 +1,6 @@
 -- Ends a job that went well: deletes its entry, queues its handler's last replies, and starts the next job of the mailbox.
 -- KEYS board
--- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, superseded or no_handler
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, stopped, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9… place, reply record
 -- -> fenced | full (too much waits to be sent: again later) | done. One entry of the ledger notes the end and the places of those replies.
 -- Invariant: the conversation is busy or its mailbox is empty. First write is XACK, so that a full Redis drains (rule 16).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import CARDS, INTAKE, JOBS, KEPT, OF_REDIS, PLACED, THREADS, script
+from tests.mutants.bus.places import CARDS, INTAKE, JOBS, KEPT, OF_REDIS, PLACED, STOP, THREADS, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -11,9 +11,9 @@ OF_JOBS = (
     *of(
         script("start"), JOBS,
         ("start_is_fenced", MINE, "if false then"),
-        ("start_leaves_what_is_superseded", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+        ("start_leaves_what_is_superseded", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 and", "if false and"),
         ("what_is_handled_together_is_frozen", "redis.call('HSETNX', CONVERSATION, 'frozen', 1) == 1 and", ""),
-        ("together_only_where_it_is_wanted", "and ARGV[5] == '1' then", "then"),
+        ("together_only_where_it_is_wanted", "and ARGV[5] == '1' and", "and"),
         ("start_goes_on_from_what_was_emitted", "recall_places(ARGV[4]) --", "--"),
     ),
     *of(
@@ -37,8 +37,28 @@ OF_JOBS = (
     ),
     *of(
         script("_library"), CARDS,
-        ("who_the_job_is_not_for_stops_nothing", "if not entry or part_of(record_under_way(entry), 8) ~= sender then", "if not entry then"),
-        ("a_card_of_another_job_stops_nothing", "if one == card then return true end", "if true then return true end"),
+        ("who_the_job_is_not_for_stops_nothing", "if of ~= sender or is_told_to_stop() then", "if is_told_to_stop() then"),
+        ("a_card_of_another_job_stops_nothing", "if one == what then return true end", "if true then return true end"),
+    ),
+    *of(
+        script("_library"), STOP,
+        ("only_who_it_is_for_stops_a_job", "and (of == sender or (of == '' and kind ~= 'group'))", ""),
+        ("who_wants_to_stop_says_so_where_two_talk", "(of == '' and kind ~= 'group')", "false"),
+        ("the_word_stops_where_the_agent_says_so", "return policy('stop') == '1' and", "return"),
+        ("a_card_s_stop_is_less_than_that_of_all", "if of ~= sender or is_told_to_stop() then", "if of ~= sender then"),
+        ("what_waits_for_its_next_run_stops_at_once", "if entry == 'due' then return redis.call('ZADD', DUE, 'XX', now_ms(), CONVERSATION_ID) end", "if entry == 'due' then return end"),
+        ("what_nobody_has_taken_is_asked_about", "if is_told_to_stop() then past = '1' end", ""),
+        ("what_nobody_has_taken_is_put_there_anew", "if not job then return interrupt(entry) end", "if true then return interrupt(entry) end"),
+    ),
+    *of(
+        script("start"), STOP,
+        ("start_tells_of_a_stop", "return { is_stopped and 'stopped' or 'started', redis", "return { 'started', redis"),
+        ("a_stop_is_more_than_a_later_message", "== 1 and not is_told_to_stop() then", "== 1 then"),
+    ),
+    *of(
+        script("fail"), STOP,
+        ("what_is_to_stop_comes_again", "== 1 and not is_stopped then", "== 1 then"),
+        ("what_is_to_stop_comes_again_at_once", "(is_stopped and 0 or tonumber(ARGV[5]))", "tonumber(ARGV[5])"),
     ),
     *of(
         script("accept"), CARDS,
@@ -91,14 +111,14 @@ OF_JOBS = (
         script("fail"), JOBS,
         ("fail_is_fenced", MINE, "if false then"),
         ("fail_is_bounded_by_deliveries", "or not has_waited and deliveries_that_count(job) >= tonumber(ARGV[7])", ""),
-        ("fail_is_superseded_by_a_later_message", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 then", "if false then"),
+        ("fail_is_superseded_by_a_later_message", "if redis.call('SISMEMBER', INTERRUPTED, ARGV[2]) == 1 and", "if false and"),
         ("fail_counts_the_attempt", "(ARGV[9] == 'attempt' and 1 or 0)", "0"),
         ("what_has_waited_is_no_attempt", "ARGV[9] == 'attempt' and", "ARGV[9] ~= 'delivery' and"),
         ("what_asks_to_run_again_is_no_attempt", "ARGV[9] == 'attempt' and", "ARGV[9] ~= 'nothing' and"),
         ("what_has_waited_is_not_used_up", "if has_waited then redis.call('HINCRBY', CONVERSATION, 'waited', 1) end\n", ""),
         ("fail_counts_the_delivery", "job.d + 1", "job.d"),
         ("fail_keeps_the_strikes", "'retry_s', job.s or 0", "'retry_s', 0"),
-        ("fail_waits_before_it_runs_again", "now_ms() + tonumber(ARGV[5])", "now_ms()"),
+        ("fail_waits_before_it_runs_again", "now_ms() + (is_stopped and 0 or tonumber(ARGV[5]))", "now_ms()"),
     ),
     *of(
         script("finish"), THREADS,

@@ -192,5 +192,5 @@ async def test_a_command_of_the_owners_takes_the_place_of_ours_and_ours_can_be_l
 
 
 def test_a_command_that_there_is_not_is_refused() -> None:
-    with pytest.raises(BadHandler, match="reset, help"):
+    with pytest.raises(BadHandler, match="reset, stop, help"):
         Agent(llm=LLM(commands=("dance",)))
