@@ -27,7 +27,7 @@ REDIS_URL = Setting("HASHEE_REDIS_URL", FORM, secret=True, aliases=("REDIS_URL",
 STATE_DIR = Setting("HASHEE_STATE_DIR", "the absolute path of a directory of this agent alone")
 BUS_KEY = Setting("HASHEE_BUS_KEY", "base64 of the 32-byte bus key of this agent", secret=True)
 HANDLER = Setting("HASHEE_HANDLER", HANDLER_IS)
-CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="16")
+CONCURRENCY = Setting("HASHEE_CONCURRENCY", "a whole number from 1 to 1024", default="64")
 JOB_SECONDS = Setting("HASHEE_JOB_SECONDS", "seconds, 0.1 to 86400", default="600")
 RETRY_SECONDS = Setting(
     "HASHEE_RETRY_SECONDS", "up to 19 waits in seconds (to 86400) with commas, or none", default="1,5,30"

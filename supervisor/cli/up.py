@@ -25,7 +25,7 @@ from supervisor.settings.keeper import KeeperSettings
 @click.command(short_help="Run everything on this host.")
 @click.option("--workers", metavar="N|MIN:MAX", help="Worker processes (HASHEE_WORKERS, default 2).")
 @click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
-@click.option("--concurrency", metavar="N", help="Jobs at a time in one worker (HASHEE_CONCURRENCY, default 16).")
+@click.option("--concurrency", metavar="N", help="Jobs at a time in one worker (HASHEE_CONCURRENCY, default 64).")
 @click.option("--reload", is_flag=True, help="For development: new workers whenever a file of your handler changes.")
 def up(workers: str | None, handler: str | None, concurrency: str | None, reload: bool) -> int:
     """Run everything on this host: a private Redis (unless HASHEE_REDIS_URL names one), the supervisor, the workers.

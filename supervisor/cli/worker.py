@@ -23,7 +23,7 @@ NOT_HANDED_ON = frozenset({"CREDENTIALS_DIRECTORY", "SSLKEYLOGFILE"})
 
 @click.command(short_help="Run one worker away from its supervisor.")
 @click.option("--handler", metavar="MODULE:NAME", help="Your agent (HASHEE_HANDLER).")
-@click.option("--concurrency", metavar="N", help="Jobs at a time (HASHEE_CONCURRENCY, default 16).")
+@click.option("--concurrency", metavar="N", help="Jobs at a time (HASHEE_CONCURRENCY, default 64).")
 def worker(handler: str | None, concurrency: str | None) -> None:
     """Run one worker process that takes jobs from the Redis of a supervisor, on this host or another.
 

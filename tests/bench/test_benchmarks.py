@@ -90,3 +90,17 @@ def test_pipeline_measures_every_process_on_a_message_s_way() -> None:
         assert load["rate_per_second"] > 0
         assert 0 < load["p50_ms"] <= load["p99_ms"]
         assert all(load[part] >= 0 for part in parts)
+
+
+@pytest.mark.long
+def test_more_people_than_one_worker_has_slots_for_are_answered_at_the_same_time_without_any_setting() -> None:
+    command = [sys.executable, "-m", "bench", "answers", "--json", "--people", "70", "--seconds", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * NO_TIME, check=False, encoding="utf-8")
+    if "can be set here" in done.stderr:
+        pytest.skip("no limit of CPU and memory can be set here: it needs root and cgroup v1")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["written_at_the_same_time"] == 70
+    assert (figures["times_asked"], figures["whole_answers"], figures["oom_kills"]) == (70, 70, 0)
+    assert figures["most_memory_mib"] < 400
+    assert figures["most_descriptors_of_a_worker"] < 200

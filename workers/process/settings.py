@@ -82,7 +82,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--handler", metavar="MODULE:ATTRIBUTE", help="the agent (else HASHEE_HANDLER, else a built-in)"
     )
-    parser.add_argument("--concurrency", metavar="N", help="jobs at once (else HASHEE_CONCURRENCY, else 16)")
+    parser.add_argument("--concurrency", metavar="N", help="jobs at once (else HASHEE_CONCURRENCY, else 64)")
     parser.add_argument("--redis", metavar="URL", help="else HASHEE_REDIS_URL[_FILE]")
     parser.add_argument("--consumer", metavar="NAME", help="unique per process start (else made up)")
     parser.add_argument(

@@ -34,7 +34,7 @@ def test_four_values_are_enough_and_the_rest_has_defaults() -> None:
     settings = supervisor()
     assert settings.agent_id == AGENT_ID
     assert settings.base_url == "https://api.hashee.ai"
-    assert (settings.workers, settings.concurrency, settings.drain_seconds) == (Bounds(2, 2), 16, 25.0)
+    assert (settings.workers, settings.concurrency, settings.drain_seconds) == (Bounds(2, 2), 64, 25.0)
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 9090)
     assert (settings.send_rate_per_second, settings.first_sync_seconds) == (5.0, 86400)
     assert settings.handler == "workers.builtin.echo:agent"

@@ -64,7 +64,7 @@ def test_a_unit_exposes_little(path: Path) -> None:
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: str(path.name))
 def test_a_unit_has_the_limits_and_the_user_of_the_platforms_recipe(path: Path) -> None:
     unit = settings(path)
-    expected = {"MemoryMax": "512M", "CPUQuota": "100%", "TasksMax": "200", "User": "hashee", "Group": "hashee"}
+    expected = {"MemoryMax": "512M", "CPUQuota": "100%", "TasksMax": "400", "User": "hashee", "Group": "hashee"}
     assert {name: unit[name] for name in expected} == {name: [value] for name, value in expected.items()}
     assert unit["RestartPreventExitStatus"] == ["78"]
     assert unit["KillMode"] == ["mixed"]
