@@ -66,6 +66,7 @@ from workers.handling.blocking import (
     BlockingStore,
     BlockingStream,
 )
+from workers.handling.budget import Budget
 from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, ToolUse, Turn
@@ -105,6 +106,7 @@ __all__ = [
     "BlockingSent",
     "BlockingStore",
     "BlockingStream",
+    "Budget",
     "CannotStart",
     "Chat",
     "ChatClosed",

@@ -9,6 +9,7 @@ import msgspec
 
 from bus.memory.world import Conversation, Entry, Retry, World, size_of, stands_apart
 from bus.records.apologies import is_owed_an_apology
+from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of_sender
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry, read_emitted
 from bus.records.kept import WAIT, open_kept, pack_kept
@@ -40,7 +41,7 @@ from bus.steps.job_steps import (
 )
 from bus.steps.kept_steps import KeptEffects
 from bus.steps.policies import Policies
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
+from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 
 CARDS_KEPT = 1000
 CARDS_TRIM_AT = 1250
@@ -329,6 +330,7 @@ class MemorySteps(KeptEffects):
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,
+        charge: Charge | None = None,
     ) -> Noted:
         held = self._held(job)
         if held is None:
@@ -347,8 +349,38 @@ class MemorySteps(KeptEffects):
         journal[name] = entry
         if change is not None:
             self._write(job.conversation_id, change)
+        for subject in charge.subjects if charge else ():
+            self._world.budget(subject).tokens += charge.tokens if charge else 0
         self._world.wrote()
         return Noted.NOTED
+
+    async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted:
+        held, world = self._held(job), self._world
+        if held is None:
+            return Admitted("fenced")
+        at, now_ms = held[0], world.now_ms
+        if ADMITTED in at.journal:
+            return Admitted("admitted")
+        beyond = next(
+            (number for number, one in enumerate(limits) if world.budget(one.subject).has(one) >= one.most), None
+        )
+        if beyond is None:
+            for subject in {one.subject for one in limits}:
+                counted = world.budget(subject)
+                counted.messages += 1
+                counted.recent.append(now_ms)
+            at.journal[ADMITTED] = entry
+            world.wrote()
+            return Admitted("admitted")
+        sender = world.budget(of_sender(job.message.sender_id))
+        is_told = tells and (
+            sender.told_by == job.job_id or not now_ms < sender.told_until_ms <= now_ms + TOLD_AGAIN_AFTER_MS
+        )
+        if is_told:
+            if sender.told_by != job.job_id:
+                sender.told_by, sender.told_until_ms = job.job_id, now_ms + TOLD_AGAIN_AFTER_MS
+            world.wrote()
+        return Admitted("beyond", beyond, is_told)
 
     async def fail(
         self,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bus.records.budgets import DAY_MS, MINUTE_MS, Limit
 from bus.records.cards import CardKept
 from bus.records.journal import joined
 from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
@@ -64,6 +65,25 @@ class Sent:
     due_ms: int
     place: str = ""
     job_id: str = ""
+
+
+@dataclass
+class Counted:
+    """What is counted of one subject of budgets, on a day."""
+
+    day: int = 0
+    messages: int = 0
+    tokens: int = 0
+    recent: list[int] = field(default_factory=list)
+    told_until_ms: int = 0
+    told_by: str = ""
+
+    def has(self, limit: Limit) -> int:
+        return {
+            "messages_per_minute": len(self.recent),
+            "messages_per_day": self.messages,
+            "tokens_per_day": self.tokens,
+        }[limit.kind]
 
 
 @dataclass
@@ -221,6 +241,7 @@ class World:
     turn: tuple[str, int] = ("", 0)
     """Whose it is, and until when at most."""
 
+    budgets: dict[str, Counted] = field(default_factory=dict)
     send_keys: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     """What was said under each, and until when that is remembered."""
 
@@ -396,6 +417,14 @@ class World:
         """The same job under a new token."""
         at.job = self.new_entry(entry.record, entry.attempt, deliveries, strikes)
         at.job.interrupted = entry.interrupted
+
+    def budget(self, subject: str) -> Counted:
+        """What is counted of a subject now."""
+        day, counted = self.now_ms // DAY_MS, self.budgets.setdefault(subject, Counted())
+        if counted.day != day:
+            counted.day, counted.messages, counted.tokens = day, 0, 0
+        counted.recent = [one for one in counted.recent if self.now_ms - MINUTE_MS < one <= self.now_ms]
+        return counted
 
     def stop(self, at: Conversation, what: str) -> None:
         """A card's Stop, or that of all that the running job does: who has not begun it, or waits to do so again, asks first."""

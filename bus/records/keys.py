@@ -306,6 +306,10 @@ class Keys:
         """Publish/subscribe channel (no key) for what is worth nothing later: deltas, typing."""
         return self._key("live")
 
+    def budget(self, subject: str) -> str:
+        """Hash: messages and tokens of today, and messages of the last minute, of one person or of all (bus/records/budgets.py), with an expiry."""
+        return self._key("budget", subject)
+
     @property
     def store(self) -> str:
         """Hash key of the owner's → record: what handlers keep for the whole agent; the field without a name: bytes of all of them."""

@@ -42,6 +42,7 @@ PLAIN_KINDS = frozenset(
         *("busy", "waiting", "behind", "placements", "alarms", "load", "held", "interrupted", "interrupts", "streams"),
         *("ids", "taken", "sent", "cards", "histories"),
         *("outside_turn", "send_keys"),
+        *("budget",),
         *("restoring", "office"),
         *("slot", "slots", "ghosts", "ghost_poll", "standby"),
     }

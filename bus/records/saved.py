@@ -100,6 +100,7 @@ KINDS: Mapping[str, Kind] = {
         continuity="nothing is proven of a restored store: its sessions are started anew",
         cursor="everything that the relay keeps is asked for",
         rate="",
+        budget="what was used before counts no longer, and each day begins anew",
         outside_turn="the next of the line has it at once",
         probe="",
         wanted="what is in quarantine is tried again anyway",

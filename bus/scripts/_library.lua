@@ -803,6 +803,30 @@ local function forget_history(history, histories)
   redis.call('HDEL', CONVERSATION, 'history')
 end
 
+-- A budget's counts of one subject (bus/records/budgets.py): a hash with `day`, and `messages` and `tokens` of it; `recent`, when messages of the last
+-- minute were counted; `told`, until when its person hears nothing more, and by which job they were told.
+
+-- -> the number of the present day (UTC)
+local function today(now)
+  return string.format('%d', math.floor(now / 86400000))
+end
+
+local function expire_budget(key)
+  redis.call('EXPIRE', key, '172800') -- two days: of what is older nothing counts
+end
+
+local function begin_today(key, day)
+  if redis.call('HGET', key, 'day') == day then return end
+  redis.call('HDEL', key, 'messages', 'tokens')
+  redis.call('HSET', key, 'day', day)
+end
+
+local function charge(key, tokens)
+  begin_today(key, today(now_ms()))
+  redis.call('HINCRBY', key, 'tokens', tokens)
+  expire_budget(key)
+end
+
 -- What handlers keep for the whole agent: 10,000 keys and 4 MiB at most. The field without a name has the bytes of all of it.
 
 -- `more`: keys and bytes of what is to be written before it. -> 'store_full', or nil

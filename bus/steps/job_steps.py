@@ -37,7 +37,7 @@ from bus.transport.wire import Value
 APOLOGY_PLACE = "!apology"
 BOUND_PLACE = "!bound"
 """Of a job that answers a question, as bus/scripts/jobs/bind_wait.lua notes it."""
-Settled = Literal["done", "waiting", "no_answer", "stopped", "superseded", "no_handler"]
+Settled = Literal["done", "waiting", "no_answer", "stopped", "over_budget", "superseded", "no_handler"]
 """How a job ends that did not fail."""
 
 

@@ -5,10 +5,11 @@ A thread is a handler's work from its message to its end. Agents that neither no
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
+from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of_sender
 from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
 from bus.records.presence import Presence, presence_of
@@ -19,6 +20,7 @@ from bus.steps.job_steps import Finished, JobSteps, Said, Settled
 from bus.transport.client import together
 from bus.transport.clock import ms_of, redis_ms
 from bus.transport.lua import Argument
+from bus.transport.wire import Value
 
 PAGE, MOST_PAGES = 1000, 10
 """Of the ledger, in which `message_id_of` looks: ten seconds of a busy agent. A question that the relay took later is known by no quote."""
@@ -50,6 +52,14 @@ class Noted(enum.Enum):
     """Nothing was changed, since the store has reached its bound."""
 
     FENCED = b"fenced"
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """Whether a message is within its budgets. `beyond`: the number of the limit that it is beyond, None within all; `is_told`: its sender hears of it."""
+
+    outcome: Literal["admitted", "beyond", "fenced"]
+    beyond: int | None = None
+    is_told: bool = False
 
 
 class TimersThere(msgspec.Struct, frozen=True):
@@ -110,17 +120,36 @@ class ThreadSteps(JobSteps):
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,
+        charge: Charge | None = None,
     ) -> Noted:
         """Notes an entry in the journal of the job's thread. `room`: bytes that must be free beside it; `most`: bytes of the whole journal;
         `change`: an effect `store` that is written with the entry, or neither is. `in_epoch`: only while Redis has not gone back since the
-        thread's message was taken in.
+        thread's message was taken in. `charge`: what is paid for it, once.
         """
         keys = [*self._keys.board(job.conversation_id), *((self._keys.store,) if change else ())]
+        keys += map(self._keys.budget, charge.subjects if charge else ())
         epoch = job.epoch if in_epoch and job.epoch is not None else ""
-        words: list[Argument] = [name, entry, room, most, int(only_new), epoch, *(change[1:] if change else ())]
+        words: list[Argument] = [name, entry, room, most, int(only_new), epoch]
+        words += [charge.tokens if charge else 0, *(change[1:] if change else ())]
         return Noted(
             await self._commands.script("note", keys, job.conversation_id, job.entry_id, self._consumer, *words)
         )
+
+    async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted:
+        """Counts a job's message against these limits, once; or says which of them it is beyond. `entry`: of the journal, under ADMITTED, sealed.
+
+        `tells`: its sender may be told, which is so seldom.
+        """
+        subjects = sorted({limit.subject for limit in limits})
+        keys = [*self._keys.board(job.conversation_id), self._keys.budget(of_sender(job.message.sender_id))]
+        keys += map(self._keys.budget, subjects)
+        words: list[Argument] = [job.job_id, ADMITTED, entry, TOLD_AGAIN_AFTER_MS if tells else ""]
+        for limit in limits:
+            words += [subjects.index(limit.subject) + 1, limit.kind, limit.most]
+        answer = await self._commands.script("admit", keys, job.conversation_id, job.entry_id, self._consumer, *words)
+        outcome, *more = cast("list[Value]", answer)
+        how = cast("Literal['admitted', 'beyond', 'fenced']", cast(bytes, outcome).decode())
+        return Admitted(how, cast(int, more[0]), more[1] == 1) if more else Admitted(how)
 
     def seal_timer(self, timer: Timer) -> bytes:
         """Returns the record of a timer, for the effect `timer`."""

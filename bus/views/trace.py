@@ -44,6 +44,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "done": _RUN,
     "superseded": _RUN,
     "stopped": _RUN,  # its person has said /stop
+    "over_budget": _RUN,
     "no_handler": _RUN,
     "waiting": _RUN,  # for an answer
     "no_answer": _RUN,  # nobody answered what it asked

@@ -25,6 +25,7 @@ NAMES = {
     "handed_back": "handed back by its worker",
     "requeued": "readable now, queued",
     "no_handler": "done (no handler for this type)",
+    "over_budget": "done (beyond a budget, not answered)",
     "waiting": "waits for an answer",
     "stopped": "done (its person has said /stop)",
     "no_answer": "done (nobody answered what it asked)",

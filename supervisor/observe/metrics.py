@@ -25,6 +25,8 @@ MOST_TOOLS = 50
 """Whose names are label values: a server may have any number of tools, and the rest are `other`."""
 CALLS_ENDED = frozenset({"done", "error", "refused", "unanswered", "unknown"})
 APPROVALS_ENDED = frozenset({"asked", "granted", "refused", "unanswered"})
+BUDGETS_PER = frozenset({"sender", "agent"})
+BUDGET_LIMITS = frozenset({"messages_per_minute", "messages_per_day", "tokens_per_day"})
 LLM_METRICS = frozenset({"business_llm_duration_ms", "business_llm_first_token_seconds", "business_llm_tokens"})
 OTHER = "other"
 
@@ -248,6 +250,12 @@ class Metrics:
         )
 
     def _count_what_is_bounded(self, registry: CollectorRegistry) -> None:
+        self._budget_refusals = Counter(
+            "business_budget_refusals",
+            "Messages that were beyond a budget, reached no handler and asked no model",
+            ["per", "limit"],
+            registry=registry,
+        )
         self.held = Counter(
             "hashee_message_held",
             "Messages that were told to wait at the relay, since their sender has too much waiting, or is not known yet",
@@ -308,6 +316,9 @@ class Metrics:
                 self._llm_tokens.labels(model, _bounded(labels.get("kind", OTHER), LLM_TOKEN_KINDS)).inc(
                     max(0.0, value)
                 )
+            case "business_budget_refusals":
+                per, limit = (labels.get(name, OTHER) for name in ("per", "limit"))
+                self._budget_refusals.labels(_bounded(per, BUDGETS_PER), _bounded(limit, BUDGET_LIMITS)).inc()
             case "business_tool_calls":
                 outcome = _bounded(labels.get("outcome", OTHER), CALLS_ENDED)
                 self._tool_calls.labels(self._tool(labels.get("tool", "")), outcome).inc()

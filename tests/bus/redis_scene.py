@@ -9,9 +9,11 @@ from typing import cast
 from redis.exceptions import ResponseError
 
 from bus.memory.world import size_of
+from bus.records.budgets import DAY_MS
 from bus.records.kept import is_wait
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
 from bus.records.records import Job, decode_job_record
+from bus.records.saved import pairs
 from bus.steps.held import Notes
 from bus.steps.kept_steps import KeptSteps
 from bus.steps.letters import DeadLetters, Quarantine
@@ -142,6 +144,13 @@ class RedisScene:
         for name in (self.keys.due, self.keys.resend_times, self.keys.busy, self.keys.behind, self.keys.alarms):
             members = cast("list[bytes]", self.client.ask("ZRANGE", name, 0, -1))
             commands += [("ZINCRBY", name, -milliseconds, member) for member in members]
+        for key in (one for one in self._names() if one.decode().startswith(self.keys.budget(""))):
+            found = dict(pairs(cast("list[bytes]", self.client.ask("HGETALL", key))))
+            recent = " ".join(str(int(time) - milliseconds) for time in found.get(b"recent", b"").split())
+            until, _, by = found.get(b"told", b"0 nobody").decode().partition(" ")
+            day = int(found.get(b"day", 0)) - milliseconds // DAY_MS
+            told = f"{max(0, int(until) - milliseconds)} {by}"
+            commands.append(("HSET", key, "recent", recent, "told", told, "day", day))
         at = cast("bytes | None", self.client.ask("HGET", self.keys.rate, "at"))
         if at is not None:
             commands.append(("HSET", self.keys.rate, "at", int(at) - milliseconds))

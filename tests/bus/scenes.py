@@ -18,7 +18,7 @@ from bus.memory.placing import MemoryPlacing
 from bus.memory.recovery import MemoryLetters, MemoryRecovery
 from bus.memory.timers import MemoryTimers
 from bus.memory.work import MemorySteps
-from bus.memory.world import World
+from bus.memory.world import Counted, World
 from bus.records.records import Job
 from bus.steps.policies import Policies
 from bus.steps.store import MOST_WAITING_IN_ALL
@@ -51,6 +51,7 @@ RESTING_KINDS = frozenset(
             "continuity",
             "cursor",
             "policy",
+            "budget",
             "jobs",
             "replies",
             "ledger",
@@ -218,6 +219,10 @@ class MemoryScene:
     async def worker(self, name: str, policies: Policies | None = None) -> Worker:
         self._world.policies = policies or Policies()
         return MemoryWorker(name, MemorySteps(self._world, AGENT, BUS_KEY, name, self._world.policies))
+
+    def counted(self, subject: str) -> Counted:
+        """What is counted of a subject of budgets."""
+        return self._world.budget(subject)
 
     async def time_passes(self, milliseconds: int) -> None:
         self._world.now_ms += milliseconds

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from bus.records.budgets import Charge, Limit
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.outside import SendKey
@@ -19,7 +20,7 @@ from bus.steps.outside import Beside, SendOutcome
 from bus.steps.placing import Pins, Placed
 from bus.steps.recovery import HeldEntries, Pending, Reclaim, Reclaimed
 from bus.steps.store import Arrival, ConversationSnapshot, Intake, SessionWrite
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
+from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.steps.timers import AT_ONCE, Alarm, Fired
 from host.budgets import StoreBudgets
 
@@ -131,6 +132,7 @@ class ThreadSteps(Steps, Protocol):
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,
+        charge: Charge | None = None,
     ) -> Noted: ...
 
     def seal_timer(self, timer: Timer) -> bytes: ...
@@ -142,6 +144,8 @@ class ThreadSteps(Steps, Protocol):
     async def open_waits(self, job: Job) -> list[OpenWait]: ...
 
     async def waits_there(self) -> WaitsThere: ...
+
+    async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted: ...
 
     async def bind_wait(self, job: Job, wait_id: str) -> Bound: ...
 

@@ -11,13 +11,14 @@ import msgspec
 import trio
 
 from bus.records import ulid
+from bus.records.budgets import Charge, Limit
 from bus.records.cards import CardKept, CardMove, decode_card
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started, Taken
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
+from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
 
@@ -68,6 +69,7 @@ class MemoryBus:
     looked_up: list[str] = field(default_factory=list)
     journal: dict[str, bytes] = field(default_factory=dict)
     rooms: list[int] = field(default_factory=list)
+    charged: list[Charge] = field(default_factory=list)
     note_answers: list[Noted] = field(default_factory=list)
     no_notes: RedisFailed | None = None
     """What noting something raises."""
@@ -252,6 +254,9 @@ class MemoryBus:
     async def bind_wait(self, job: Job, wait_id: str) -> Bound:
         return Bound.GONE
 
+    async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted:
+        return Admitted("admitted")
+
     async def note(
         self,
         job: Job,
@@ -263,6 +268,7 @@ class MemoryBus:
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,
+        charge: Charge | None = None,
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         with self._operation("note"):
@@ -279,6 +285,7 @@ class MemoryBus:
                     return Noted.CHANGED
                 self._put(change)
             self.journal[name] = entry
+            self.charged += [] if charge is None else [charge]
             self.rooms.append(room)
             return Noted.NOTED
 

@@ -34,7 +34,7 @@ from workers.process.runner import Runner, RunnerSettings
 from workers.process.vitals import Vitals
 
 MESSAGE_MS = 1_700_000_000_000
-ACTS = ("start", "emit", "emit_card", "note", "bind_wait", "finish", "settle", "fail")
+ACTS = ("start", "emit", "emit_card", "note", "bind_wait", "admit", "finish", "settle", "fail")
 
 
 class Died(BaseException):

@@ -61,6 +61,12 @@ async def test_the_one_with_tools_asks_before_it_deletes(monkeypatch: pytest.Mon
     assert names_in(tmp_path) == ["b.txt"]
 
 
+def test_the_budget_is_each_person_s() -> None:
+    [budget, of_agents] = load("budget_agent").budgets.all
+    assert (budget.per, budget.messages_per_minute, budget.tokens_per_day) == ("sender", 10, 50_000)
+    assert of_agents.of == "agents"
+
+
 async def test_reminders_are_promised() -> None:
     chat = conversation(load("reminder_agent"))
     [reply] = await chat.say("Remind me in 5 minutes to drink tea")

@@ -16,6 +16,7 @@ from bus.records.records import InboundMessage, JobKind
 from bus.steps.policies import APOLOGY, MOST_WAITING, REFUSAL, Busy, Full, InGroups, Policies
 from workers.errors import BadHandler, CannotStart
 from workers.handling.asking import HISTORY, LLM_ROW, ROWS, Binding, OpenTools, Row, Table, bind, state_row
+from workers.handling.budget import Budget, Budgets
 from workers.handling.commands import commands_of, help_on
 from workers.handling.outside_questions import is_ours, outside_questions
 from workers.handling.routing import (
@@ -58,6 +59,8 @@ class Agent(Router):
     waits outside (`park`).
     `apology`: what the sender of a message hears that was given up for good (a dead letter), once; with None they hear nothing. A group
     hears it if the message mentioned this agent, another agent if the message was no answer to one of ours.
+    `budget`: how much people, or agents, may write, and use of the model (Budget); one or several, all of which count. What is beyond one reaches no
+    handler. Without any, only agents that write very much are not answered.
     `groups`: of a group's messages handlers get those that mention the agent (`mentioned`), or all (`all`). Answers to its cards they
     always get.
     """
@@ -78,9 +81,11 @@ class Agent(Router):
         refusal: str = REFUSAL,
         apology: str | None = APOLOGY,
         groups: InGroups = "mentioned",
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None:
         super().__init__()
         self._lifespan = lifespan
+        self.budgets = Budgets(budget)
         self.state = None if state is None else StateShape(state)
         rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
         self.llm = llm
@@ -146,6 +151,13 @@ class Agent(Router):
         if not self._built_in.handlers or (course is not None and isinstance(course.handler.match, OfCommand)):
             return course
         return self._built_in.course_of(message) or course
+
+    def has_built_in(self, message: InboundMessage) -> bool:
+        """Returns whether a message is a command that the agent has by itself: those cost nothing, and no budget counts them."""
+        if not self._built_in.handlers or self._built_in.course_of(message) is None:
+            return False
+        course = self._routes.course_of(message)
+        return course is None or not isinstance(course.handler.match, OfCommand)
 
     def course_named(self, name: str, message: InboundMessage) -> Course | None:
         """Returns what is called when the handler with this name goes on with a message; None if it is gone."""

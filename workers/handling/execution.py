@@ -237,6 +237,7 @@ def _begin(
         deadline=environment.deadline,
         give_back=give_back,
         close=sending.suspend,
+        charged=environment.agent.budgets.charged_for(run.messages[0]),
     )
     thread.open_waits = run.open_waits
     run.begins(sending)

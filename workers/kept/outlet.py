@@ -7,13 +7,14 @@ and those that are worth nothing later are dropped; a handler sees neither.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from bus.records.budgets import Charge, Limit
 from bus.records.cards import CardKept, CardMove
 from bus.records.journal import MOST_JOURNAL_BYTES
 from bus.records.presence import Presence
 from bus.records.records import Job, Reply
 from bus.records.timers import Timer
 from bus.steps.job_steps import CardEmitted, Emitted, Failed, Finished, Said, Settled, Started, Taken
-from bus.steps.thread_steps import Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
+from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE
 
@@ -47,6 +48,7 @@ class Outlet(Protocol):
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,
+        charge: Charge | None = None,
     ) -> Noted: ...
     async def waits_there(self) -> WaitsThere: ...
     def seal_wait(self, job: Job, wait_id: str, body: bytes) -> bytes: ...
@@ -86,6 +88,7 @@ class WorkerBus(Outlet, Protocol):
     ) -> Finished: ...
     async def open_waits(self, job: Job) -> list[OpenWait]: ...
     async def bind_wait(self, job: Job, wait_id: str) -> Bound: ...
+    async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted: ...
     async def message_id_of(self, thread_id: str, place: str, since_ms: int) -> str: ...
     async def is_beside_another_version(self, mine: Presence) -> bool: ...
     async def settle(

@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn, cast
 import msgspec
 import trio
 
+from bus.records.budgets import Charge
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_ENTRY_BYTES, MOST_JOURNAL_BYTES
 from bus.records.kept import MOST_WAITS_BYTES
 from bus.records.records import Job
@@ -33,6 +34,7 @@ from workers.kept.within import within
 LAST_NOTE_SECONDS = 2.0
 # A Redis that is full gets room when jobs end: one that holds its slot to note something would be in the way of that.
 FULL_SECONDS = 2.0
+UNFINISHED = "unfinished"
 RESERVED_BYTES = MOST_ENTRY_BYTES + ENTRY_OVERHEAD_BYTES
 _NAME = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
@@ -71,6 +73,7 @@ class ThreadRun:
     `close`, after which `check_open` raises Suspended. It raises ChatClosed once the run has ended. `effects`: what the run leaves
     behind at its end. `keeping`: what it keeps of its conversation. `carried`: what of `found` earlier jobs of the thread have noted, which a
     wait has kept. `answers`: the names of those with which it goes on, and to whose questions the handler has to come. `draft`: what it waits for then. `deadline`: when every run ends, whatever its handler does.
+    `charged`: who pays for the tokens that it uses.
     """
 
     def __init__(
@@ -87,10 +90,12 @@ class ThreadRun:
         deadline: float = math.inf,
         give_back: Callable[[], None] | None = None,
         close: Callable[[], None] = lambda: None,
+        charged: tuple[str, ...] = (),
     ) -> None:
         self.job = job
         self.keeping = keeping
         self.check_open = check_open
+        self.charged = charged
         self._outlet = outlet
         self._found = dict(found)
         self._lost = lost
@@ -258,11 +263,19 @@ class ThreadRun:
         """Gives the room free that a step which may be done once had for its result."""
         self._reserved -= RESERVED_BYTES
 
-    async def keep(self, step: "Step", function: Callable[..., object], value: object, *, once: bool) -> object:
-        """Notes what a step returned; returns it as every later run gets it. Raises BadStep, JournalFull."""
+    async def charge(self, tokens: int) -> None:
+        """Has tokens paid for that no step has to show for: of an answer that did not come to its end. Raises JournalFull."""
+        if tokens and self.charged:
+            await self.keep(Step(self.name(UNFINISHED), None), int, tokens, once=False, tokens=tokens)
+
+    async def keep(
+        self, step: "Step", function: Callable[..., object], value: object, *, once: bool, tokens: int = 0
+    ) -> object:
+        """Notes what a step returned; returns it as every later run gets it. `tokens`: what it has used. Raises BadStep, JournalFull."""
         entry = _entry_of(step.name, function, value)
         room = self._reserved - (RESERVED_BYTES if once else 0)
-        await self._note(step.name, msgspec.msgpack.encode(entry), room=room, until_it_is_full=not once)
+        charge = Charge(self.charged, tokens) if tokens and self.charged else None
+        await self._note(step.name, msgspec.msgpack.encode(entry), room=room, until_it_is_full=not once, charge=charge)
         return Step(step.name, entry).result(function)
 
     def noted_change(self, key: str) -> tuple[str, bytes | None]:
@@ -302,6 +315,7 @@ class ThreadRun:
         change: Effect | None = None,
         in_epoch: bool = False,
         until_it_is_full: bool = True,
+        charge: Charge | None = None,
     ) -> Noted:
         sealed = self._outlet.seal_entry(self.job, name, value)
         note = partial(
@@ -314,6 +328,7 @@ class ThreadRun:
             only_new=only_new,
             change=change,
             in_epoch=in_epoch,
+            charge=charge,
         )
         noted = await (self._unless_full(note) if until_it_is_full else until_redis_answers(note))
         if noted is Noted.FULL:

@@ -153,12 +153,21 @@ class ModelTurns:
 
         try:
             completion = await model.endpoint.ask(model.name, chat, write_and_count, offer)
+        except BaseException:
+            if written:
+                await self._pay_for(model.tokens.counted(chat, Completion("".join(written))))
+            raise
         finally:
             self.observe(DURATION_METRIC, (trio.current_time() - started) * 1000, model=model.name)
         usage = model.tokens.counted(chat, completion)
         self.observe(TOKENS_METRIC, usage.prompt_tokens or 0, model=model.name, kind="prompt")
         self.observe(TOKENS_METRIC, usage.completion_tokens or 0, model=model.name, kind="completion")
         return msgspec.structs.replace(completion, usage=usage)
+
+    async def _pay_for(self, usage: Usage) -> None:
+        """Has what was written of an answer paid for that did not come to its end: it broke off, or nobody waits for it any more."""
+        with trio.move_on_after(LAST_NOTE_SECONDS, shield=True):
+            await self.thread.charge(_total(usage))
 
     async def _come_again(self, step: Step, model: Model, error: LLMError) -> None:
         """Raises WaitOutside if the turn is to be asked again after a while."""
@@ -189,7 +198,7 @@ class ModelTurns:
             has_calls=bool(completion.calls),
             saw=sorted(taken.saw),
         )
-        await self.thread.keep(step, _part, part, once=False)
+        await self.thread.keep(step, _part, part, once=False, tokens=_total(usage))
         return taken
 
     def _noted(self, step: Step) -> Taken:
@@ -206,6 +215,10 @@ class ModelTurns:
 def _calls_of(step: Step) -> str:
     """Returns the name of the entry that has the tools which a turn calls."""
     return f"{step.name}.calls"
+
+
+def _total(usage: Usage) -> int:
+    return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
 
 
 def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Tries] | None:

@@ -14,12 +14,23 @@ from functools import partial
 import msgspec
 import trio
 
-from bus.records.records import NOWHERE, STOP_ALL, BadRecord, Job, Reply
+from bus.records.budgets import ADMITTED
+from bus.records.control import Observation
+from bus.records.records import (
+    AGENT_SENDER,
+    NOWHERE,
+    STOP_ALL,
+    BadRecord,
+    InboundMessage,
+    Job,
+    Reply,
+    is_answer_to_card,
+)
 from bus.steps.job_steps import Said, Settled, Taken
 from bus.steps.jobs import Failed, Finished, Started
-from bus.steps.thread_steps import Bound, Effect, OpenWait
+from bus.steps.thread_steps import Admitted, Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
-from bus.transport.wire import RedisFailed, RedisRefused
+from bus.transport.wire import RedisFailed, RedisFull, RedisRefused
 from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
@@ -55,6 +66,7 @@ CHANGED_AFTER_SECONDS = 0.05
 MOST_FULL_SECONDS = 300.0
 # Why a run ends and another follows, though nothing has failed.
 WAITS, REDIS_FULL = "waits", "redis_full"
+BUDGET_METRIC = "business_budget_refusals"
 NO_FAILURES = ("retry_asked", "changed", WAITS, REDIS_FULL)
 # What a person hears who has said /stop before anything was shown to them.
 STOPPED, STOPPED_PLACE = "Stopped.", "stopped"
@@ -357,6 +369,8 @@ class Runner:
             messages = tuple(one for one in messages if not one.is_overheard)
             if not messages:
                 return Ended(handled=True)
+        if not hand.job.continues and (beyond := await self._beyond_a_budget(hand, started, messages)) is not None:
+            return beyond
         tell_start = partial(self._tell_start, hand)
         waited = partial(self._waited, hand)
         run = Run(
@@ -377,6 +391,40 @@ class Runner:
             return await run_handler(self._run_environment, run, hand.scope.cancel, hand.give_back)
         finally:
             self._vitals.ended(hand.job)  # only Redis is waited for from here on
+
+    async def _beyond_a_budget(self, hand: Hand, started: Started, messages: Sequence[InboundMessage]) -> Ended | None:
+        """Returns how a job ends whose message is beyond a budget; None for one that is counted now, was before, or is about none."""
+        job, message, agent = hand.job, messages[0], self._run_environment.agent
+        limits = (
+            agent.budgets.limits_of(message) if job.kind == "message" and not is_answer_to_card(message.payload) else []
+        )
+        if not limits or ADMITTED in started.journal or agent.has_built_in(message):
+            return None
+        told = message.sender_type != AGENT_SENDER
+        entry = self._bus.seal_entry(job, ADMITTED, b"")
+
+        async def admit() -> Admitted | None:
+            try:
+                return await self._bus.admit(job, [limit for _, limit in limits], entry, tells=told)
+            except RedisFull:
+                return None
+
+        admitted = await until_redis_answers(admit)
+        if admitted is None:
+            hand.give_back()
+            await trio.lowlevel.checkpoint()
+        if admitted is not None and admitted.outcome == "fenced":
+            hand.ended = True
+            self._log.warning("job: lost to another worker", job=job.job_id)
+            return Ended(handled=True)
+        if admitted is None or admitted.beyond is None:
+            return None
+        budget, limit = limits[admitted.beyond]
+        labels: dict[str, str] = {"per": budget.per, "limit": limit.kind}
+        self._run_environment.observe(Observation(metric=BUDGET_METRIC, labels=labels, value=1))
+        self._log.info("job: beyond a budget, not answered", job=job.job_id, per=budget.per, limit=limit.kind)
+        last = (("0", text_reply(budget.reply)),) if admitted.is_told and budget.reply is not None else ()
+        return Ended(handled=True, last=last, outcome="over_budget")
 
     async def _tell_start(self, hand: Hand) -> None:
         began_ms, hand.began_ms = hand.began_ms, None

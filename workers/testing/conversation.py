@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from bus.records import ulid
+from bus.records.budgets import Charge
 from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
 from bus.records.control import Observation
 from bus.records.events import Event, content_of
@@ -187,6 +188,7 @@ class _Desk:
         only_new: bool = False,
         change: Effect | None = None,
         in_epoch: bool = False,  # noqa: ARG002
+        charge: Charge | None = None,  # noqa: ARG002
     ) -> Noted:
         await trio.lowlevel.checkpoint()
         if only_new and name in self.journal:

@@ -1,8 +1,8 @@
 """What threads leave behind, by two buses side by side: the one in memory and the one in Redis are asked the same, and have to answer the same.
 
 Waits that are stored, bound, dropped and forgotten, with the cards that ask, of several people; timers that are set, replaced, dropped and fire; state, history, and the
-store with the versions that were read; results that are noted with a change; messages from outside under keys. Jobs fail, come
-back, lose their worker and are dead letters meanwhile.
+store with the versions that were read; results that are noted with a change; messages from outside under keys; messages that
+are counted against budgets, and what a person's /stop does. Jobs fail, come back, lose their worker and are dead letters meanwhile.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,13 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from bus.records.budgets import ADMITTED, Limit, of_sender
 from bus.records.cards import CardKept, encode_card
 from bus.records.outside import OUTSIDE, SendKey
-from bus.records.records import Job, decode_reply_record, unpack_job
+from bus.records.records import STOP_ALL, Job, decode_reply_record, unpack_job
 from bus.records.timers import Timer
 from bus.steps.job_steps import Failed, Finished
+from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.thread_steps import Bound, Effect
 from tests.bus.builders import AGENT, BUS_KEY, job_of, reply
@@ -65,7 +67,7 @@ class Side:
     def __post_init__(self) -> None:
         self.supervisor = at_once(self.scene.supervisor("supervisor"))
         at_once(self.supervisor.check())
-        self.worker = at_once(self.scene.worker("worker"))
+        self.worker = at_once(self.scene.worker("worker", Policies(stop=True)))
         self.talk = Talk(self.supervisor)
 
     def now_ms(self) -> int:
@@ -83,7 +85,16 @@ class Side:
             )
             said_here = steps.open_exchanges(look, at_once(steps.read_exchanges(look)), bytes)
             count = at_once(self.supervisor.timers.count(name))
-            found.append((waits, at_once(steps.read_state(look)), said_here, count, at_once(steps.card(look, CARD))))
+            found.append(
+                (
+                    waits,
+                    at_once(steps.read_state(look)),
+                    said_here,
+                    count,
+                    at_once(steps.card(look, CARD)),
+                    at_once(steps.stopped(look)),
+                )
+            )
         return [*found, at_once(steps.read_stored(KEY))[1], at_once(self.supervisor.outside.count())]
 
 
@@ -114,6 +125,23 @@ class SideBySide(RuleBasedStateMachine):
     def somebody_says(self, name: str, who: str) -> None:
         self.seqs[name] += 1
         self._both(lambda side: at_once(side.talk.accept(self.seqs[name], conversation=name, sender=who)))
+
+    @rule(name=conversations, who=st.sampled_from(PEOPLE))
+    def somebody_says_stop(self, name: str, who: str) -> None:
+        self.seqs[name] += 1
+        self._both(
+            lambda side: at_once(side.talk.accept(self.seqs[name], conversation=name, sender=who, stops=STOP_ALL))
+        )
+
+    @rule(most=st.lists(st.integers(1, 3), min_size=1, max_size=2), tells=st.booleans())
+    def it_is_counted(self, most: list[int], *, tells: bool) -> None:
+        if not self._with_a_job():
+            return
+        job, steps = self.sides[0].jobs[0], self.sides[0].worker.steps
+        subjects = (of_sender(job.message.sender_id), "all")
+        limits = [Limit(subject, "messages_per_minute", one) for subject, one in zip(subjects, most, strict=False)]
+        entry = steps.seal_entry(job, ADMITTED, b"")
+        self._both(lambda side: at_once(side.worker.steps.admit(side.jobs[0], limits, entry, tells=tells)))
 
     def _with_a_job(self) -> bool:
         """The worker has one: somebody says something, if that is needed."""

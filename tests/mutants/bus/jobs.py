@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.bus.places import CARDS, INTAKE, JOBS, KEPT, OF_REDIS, PLACED, STOP, THREADS, script
+from tests.mutants.bus.places import BUDGETS, CARDS, INTAKE, JOBS, KEPT, OF_REDIS, PLACED, STOP, THREADS, script
 from tests.mutants.mutant import of
 
 MINE = "if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then"
@@ -49,6 +49,28 @@ OF_JOBS = (
         ("what_waits_for_its_next_run_stops_at_once", "if entry == 'due' then return redis.call('ZADD', DUE, 'XX', now_ms(), CONVERSATION_ID) end", "if entry == 'due' then return end"),
         ("what_nobody_has_taken_is_asked_about", "if is_told_to_stop() then past = '1' end", ""),
         ("what_nobody_has_taken_is_put_there_anew", "if not job then return interrupt(entry) end", "if true then return interrupt(entry) end"),
+    ),
+    *of(
+        script("admit"), BUDGETS,
+        ("admit_is_fenced", MINE, "if false then"),
+        ("a_message_is_counted_once", "if redis.call('HEXISTS', EMITTED, '=' .. ARGV[5]) == 1 then return { 'admitted' } end", ""),
+        ("a_minute_is_the_last_60_seconds", "if tonumber(time) > now - 60000 and", "if"),
+        ("who_was_told_is_not_told_again_so_soon", "if until_ms and by ~= ARGV[4] and tonumber(until_ms) > now and", "if false and"),
+        ("the_job_that_told_somebody_tells_them_again", "if until_ms and by ~= ARGV[4] and", "if until_ms and"),
+        ("whom_nothing_is_told_was_told_nothing", "if ARGV[7] == '' then return { 'beyond', (i - LIMITS) / 3, 0 } end", ""),
+        ("a_new_day_has_new_numbers", "local is_today, times = day == today(now), {}", "local is_today, times = true, {}"),
+        ("a_clock_that_goes_back_frees_the_minute", "> now - 60000 and tonumber(time) <= now then", "> now - 60000 then"),
+        ("a_clock_that_goes_back_lets_who_is_beyond_be_told", "tonumber(until_ms) > now and tonumber(until_ms) <= now + ARGV[7]", "tonumber(until_ms) > now"),
+        ("what_is_counted_goes_by_itself", "  expire_budget(key)\nend\n", "end\n"),
+    ),
+    *of(
+        script("_library"), BUDGETS,
+        ("tokens_are_of_a_day", "  redis.call('HDEL', key, 'messages', 'tokens')\n", ""),
+        ("tokens_are_counted", "  redis.call('HINCRBY', key, 'tokens', tokens)\n", ""),
+    ),
+    *of(
+        script("note"), BUDGETS,
+        ("what_was_noted_is_paid_once", "if before == ARGV[5] then return 'noted' end", ""),
     ),
     *of(
         script("start"), STOP,
@@ -139,7 +161,7 @@ OF_JOBS = (
     *of(
         script("note"), KEPT,
         ("a_change_at_once_is_refused_as_another_is", "if why then return why end", ""),
-        ("a_change_at_once_is_written_with_its_entry", "if ARGV[10] then put_in_store(KEYS[OWN], ARGV[10], ARGV[12]) end", ""),
+        ("a_change_at_once_is_written_with_its_entry", "if ARGV[11] then put_in_store(KEYS[OWN], ARGV[11], ARGV[13]) end", ""),
         ("a_change_that_was_noted_is_not_made_twice", "if before and ARGV[8] == '1' then return 'already' end", ""),
     ),
     *of(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 JOBS = ("tests/bus/steps/test_rules_jobs.py", "tests/bus/steps/test_rules_repeats.py", "tests/bus/steps/test_rules.py")
 CARDS = ("tests/bus/steps/test_cards.py",)
+BUDGETS = ("tests/bus/steps/test_rules_budgets.py",)
 STOP = ("tests/bus/steps/test_rules_stop.py",)
 PLACED = ("tests/bus/steps/test_rules_placed.py",)
 INTAKE = (

@@ -329,6 +329,32 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/llm/turn.py",
+        ("tests/workers/llm/test_budgets.py",),
+        ("what_was_written_in_vain_is_paid_for", "            if written:\n", "            if False:\n"),
+        ("a_turn_is_paid_for", "once=False, tokens=_total(usage))", "once=False)"),
+    ),
+    *of(
+        "workers/process/runner.py",
+        ("tests/workers/llm/test_budgets.py",),
+        ("an_answer_is_never_beyond_a_budget", "if not hand.job.continues and (beyond", "if (beyond"),
+        (
+            "what_is_built_in_is_never_beyond_a_budget",
+            "or ADMITTED in started.journal or agent.has_built_in(message):",
+            "or ADMITTED in started.journal:",
+        ),
+    ),
+    *of(
+        "workers/process/runner.py",
+        ("tests/workers/llm/test_stop.py",),
+        ("what_was_stopped_says_so", "if hand.sending is None or not hand.sending.says_that_it_stopped:", "if False:"),
+        (
+            "what_was_stopped_answers_its_question",
+            "effects = (*keeping.exchange(), *dropped(hand.answers))",
+            "effects = tuple(keeping.exchange())",
+        ),
+    ),
+    *of(
         "workers/process/runner.py",
         ("tests/workers/process/test_runner.py",),
         (

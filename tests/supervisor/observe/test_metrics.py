@@ -35,6 +35,8 @@ def everything_set() -> Metrics:
     metrics.observe("business_llm_duration_ms", {"model": "m"}, 5)
     metrics.observe("business_llm_first_token_seconds", {"model": "m"}, 0.5)
     metrics.observe("business_llm_tokens", {"model": "m", "kind": "prompt"}, 7)
+    metrics.observe("business_budget_refusals", {"per": "sender", "limit": "tokens_per_day"}, 1)
+    metrics.observe("business_budget_refusals", {"per": "nobody", "limit": "of the future"}, 1)
     metrics.gauges.show({gauge: {"x" if gauge.label else "": 1} for gauge in ALL_GAUGES})
     return metrics
 

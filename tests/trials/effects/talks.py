@@ -20,6 +20,7 @@ from workers.tools.calls import UNKNOWN_TO_PEOPLE
 Talk = Callable[[Talking], Awaitable[None]]
 
 MISFIT: Final = "Please answer with a date, such as 2026-12-31."
+HELLO: Final = "hello"
 QUESTION: Final = "when do we meet?"
 ROOT: Final = Path(__file__).parents[3]
 SEND: Final = (sys.executable, "-m", "supervisor", "send")
@@ -156,6 +157,8 @@ def model(request: dict[str, Any]) -> bytes:
     text = str(last["content"])
     if last["role"] == "tool":
         return events(SUNNY if "sunny" in text else GONE)
+    if text == HELLO:
+        return events("Ahoy!", usage=(45_000, 5_000))
     if text == ASK_WEATHER:
         return call("weather", city="Rome")
     return call("delete_files", pattern=text.removeprefix(ASK_DELETE).strip())
@@ -169,6 +172,13 @@ async def deploy(at: Talking) -> None:
     await at.hear(1)
     await until_taken(at, *TELL, at.conversation, f"well-{at.conversation}", "All is well")
     await at.hear(2)
+
+
+async def use_up(at: Talking) -> None:
+    """The first answer takes all tokens of the day."""
+    for count, text in enumerate((HELLO, "and now?"), start=1):
+        await at.say(text)
+        await at.hear(count)
 
 
 async def until_taken(at: Talking, *command: str) -> None:
@@ -269,5 +279,6 @@ EXAMPLES: Final = (
         (SUNNY, MAY_I, GONE),
         may_be_unknown=True,
     ),
+    Example("budget", "examples.budget_agent:agent", use_up, ("Ahoy!", "Please wait a little.")),
     Example("deploy", "examples.deploy_agent:agent", deploy, ("Version 42 is out.", "All is well")),
 )
