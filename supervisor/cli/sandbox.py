@@ -7,6 +7,8 @@ import click
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 RUN_BY_DEFAULT = "relay"
+PASSED_ON = frozenset({"sandbox", "demo", "init", "console", "replay", "dev"})
+"""Commands whose every option is the sandbox's own, --help too."""
 
 
 @click.command(short_help="Run a local relay to try things out.", context_settings=PASS_ON)

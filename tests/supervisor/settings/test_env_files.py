@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.ending import ending_of
+from supervisor.cli.sandbox import PASSED_ON
 from supervisor.settings.env_files import EnvFileError, add_env_file, read_env_file
 from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.settings.environment import SECRETS, TOKEN, agent_environ
@@ -90,7 +91,7 @@ def test_the_environment_is_stronger_and_an_empty_value_in_it_is_none(tmp_path: 
 
 def test_every_command_has_the_option() -> None:
     for name in COMMANDS:
-        if name not in {"sandbox", "demo"}:  # their --help is the sandbox's own
+        if name not in PASSED_ON:  # their --help is the sandbox's own
             assert "--env-file" in CliRunner().invoke(cli, [name, "--help"]).output, name
 
 
