@@ -18,7 +18,7 @@ RUN_AS = "entrance"
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 GARBAGE_OBJECTS_OF_A_START = 200_000
 """So many more containers made than freed start a garbage collection (Python: 700). Imports make half as many, and all of them stay:
-looking through them again and again took a sixth of the CPU of a start. What goes on running says less (host/tuning.py)."""
+looking through them again and again took a sixth of the CPU of a start. Once all is imported it is less (host/tuning.py)."""
 INSTALLED = Path(__file__).resolve().parents[1]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from host.tuning import collect_garbage_rarely
 from supervisor.settings.env_files import add_env_file
 
 ENV_FILE = "env_file"
@@ -32,6 +33,7 @@ class LazyGroup(click.Group):
             return None
         module, _, name = place.partition(":")
         command = getattr(import_module(module), name)
+        collect_garbage_rarely()  # all that the command needs is imported
         if not isinstance(command, click.Command):
             raise TypeError(f"{place} is not a command")
         if not any(option.name == ENV_FILE for option in command.params):

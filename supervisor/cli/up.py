@@ -13,7 +13,6 @@ import trio
 from setproctitle import setproctitle
 
 from host.log_stream import divert_stderr
-from host.tuning import collect_garbage_rarely
 from supervisor.backup.switching import after_interruption
 from supervisor.keeper.keeper import run_keeper
 from supervisor.keeper.supervision import SupervisorArguments
@@ -48,7 +47,6 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     if status != 0:
         return status if status > 0 else 128 - status
     configure_logging(settings.log, "keeper")
-    collect_garbage_rarely()
     return trio.run(partial(run_keeper, settings, supervisor_command, environ))
 
 

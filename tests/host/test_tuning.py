@@ -94,3 +94,18 @@ def test_garbage_is_looked_for_rarely_from_the_start_on_and_never_among_what_was
     command = [sys.executable, "-P", "-c", AT_THE_START]
     said = subprocess.run(command, check=True, capture_output=True, encoding="ascii").stdout
     assert said.split() == [str(GARBAGE_OBJECTS_OF_A_START), "0", str(GARBAGE_OBJECTS), "True"]
+
+
+OF_A_COMMAND = """
+import click, gc
+from supervisor.cli import cli
+gc.set_threshold(200_000)
+cli.get_command(click.Context(cli), "version")
+print(gc.get_threshold()[0], gc.get_freeze_count() > 1000)
+"""
+
+
+def test_a_command_is_imported_without_looking_for_garbage_and_looks_for_it_when_it_runs() -> None:
+    command = [sys.executable, "-P", "-c", OF_A_COMMAND]
+    said = subprocess.run(command, check=True, capture_output=True, encoding="ascii").stdout
+    assert said.split() == [str(GARBAGE_OBJECTS), "True"]
