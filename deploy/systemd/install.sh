@@ -4,6 +4,7 @@
 #   install.sh               install or update          install.sh --uninstall           take it away, keep settings and state
 #   install.sh --python P    with this Python           install.sh --uninstall --purge   settings, state and user too
 #   install.sh --otel        with OpenTelemetry (docs/deploy/telemetry.md), from then on
+#   install.sh --mcp         with the package that MCP needs (docs/mcp.md), from then on
 set -euo pipefail
 cd "$(dirname "$0")"
 source=$(cd ../.. && pwd)
@@ -12,6 +13,7 @@ settings=/etc/hashee-agent
 units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service hashee-agent-backup.service hashee-agent-backup.timer)
 python=python3
 otel=no
+mcp=no
 uninstall=no
 purge=no
 
@@ -22,9 +24,10 @@ while [ $# -gt 0 ]; do
     case $1 in
         --python) [ $# -ge 2 ] || fail "--python needs a path"; python=$2; shift ;;
         --otel) otel=yes ;;
+        --mcp) mcp=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
-        -h | --help) sed -n '2,6s/^# *//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,7s/^# *//p' "$0"; exit 0 ;;
         *) fail "unknown: $1 (--help shows what there is)" ;;
     esac
     shift
@@ -95,6 +98,9 @@ pip() { "$home/venv/bin/python" -m pip --disable-pip-version-check --no-input --
 pip install --require-hashes -r "$source/requirements.lock"
 if [ "$otel" = yes ] || "$home/venv/bin/python" -c 'import opentelemetry.sdk' 2>/dev/null; then
     pip install --require-hashes -r "$source/requirements-otel.lock"
+fi
+if [ "$mcp" = yes ] || "$home/venv/bin/python" -c 'import mcp' 2>/dev/null; then
+    pip install --require-hashes -r "$source/requirements-mcp.lock"
 fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
