@@ -41,6 +41,7 @@ ROOMS: Final = (
     "bus.transport",
     "bus.telemetry",
     "bus.control",
+    "bus.files",
     "bus.settings",
     "bus.records",
     "crypto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.bus.backups import OF_BACKUPS
+from tests.mutants.bus.files import OF_FILES
 from tests.mutants.bus.intake import OF_INTAKE
 from tests.mutants.bus.jobs import OF_JOBS
 from tests.mutants.bus.library import OF_THE_LIBRARY
@@ -22,6 +23,7 @@ MUTANTS = (
     *OF_BACKUPS,
     *OF_TELEMETRY,
     *OF_TIMERS,
+    *OF_FILES,
     *TYPED,
 )
 BUS = Part("bus", MUTANTS, FOLDERS, ("-k", "not [memory"))
