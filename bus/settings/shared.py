@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from bus.records.sealing import KEY_BYTES
+from bus.settings.files_place import FILES_CA, FILES_URL
 from bus.settings.llm import is_model_given
 from bus.settings.reader import Malformed, Setting, SettingsReader, base64_bytes, matching, number, one_of, whole_number
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY, redis_url_with_tls
@@ -43,7 +44,7 @@ OWN_REDIS = "HASHEE_OWN_REDIS"
 
 ALL = (
     *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
-    *(SHOW_ERRORS, LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY),
+    *(SHOW_ERRORS, LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY, FILES_URL, FILES_CA),
 )
 
 

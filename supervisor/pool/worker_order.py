@@ -32,6 +32,7 @@ OURS_FOR_WORKERS = frozenset(
     {
         *("HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"),
         *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS", "HASHEE_SHOW_ERRORS"),
+        *("HASHEE_FILES_URL", "HASHEE_FILES_CA"),
     }
 )
 """What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
+from bus.settings.files_place import FilesPlace, files_place_of
 from bus.settings.llm import llm_settings_of
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
@@ -70,6 +71,7 @@ class SupervisorSettings:
     memory_bytes: int | None
     redis_memory_bytes: int | None
     store_key: Secret[bytes] | None
+    files: FilesPlace | None
     state_dir: Path
     runtime_dir: Path
     memory_places: tuple[Path, ...]
@@ -114,6 +116,7 @@ class SupervisorSettings:
             memory_bytes=reader.optional(MEMORY, parsers.mebibytes(64)),
             redis_memory_bytes=reader.optional(REDIS_MEMORY, parsers.mebibytes(24)),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
+            files=files_place_of(reader),
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),
             memory_places=memory_places_of(environ),

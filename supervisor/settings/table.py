@@ -3,6 +3,7 @@
 Those that workers read too stand in bus/settings/shared.py and bus/settings/llm.py; docs/settings.md is compared with `ALL_SETTINGS` by a test.
 """
 
+from bus.settings.files_place import FILES_CA, FILES_URL
 from bus.settings.llm import ALL as LLM_SETTINGS
 from bus.settings.reader import Setting
 from bus.settings.redis_tls import REDIS_CA, REDIS_CERT, REDIS_KEY
@@ -87,6 +88,8 @@ ALL_SETTINGS = (
     REDIS_TRUST,
     STORE_KEY,
     BUS_KEY,
+    FILES_URL,
+    FILES_CA,
     BACKUP_PASSPHRASE_FILE,
     BACKUP_RECIPIENTS,
     BACKUP_IDENTITY_FILE,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bus.settings import shared
+from bus.settings.files_place import files_place_of
 from bus.settings.llm import llm_settings_of
 from bus.settings.reader import SettingsReader
 from bus.settings.shared import BUS_KEY, agent_id_of
@@ -36,6 +37,6 @@ class LoneWorkerSettings:
             concurrency=shared.concurrency_of(reader),
             log=log_settings_of(reader),
         )
-        telemetry_of(reader), llm_settings_of(reader)  # both are read by `python -m workers`
+        telemetry_of(reader), llm_settings_of(reader), files_place_of(reader)  # all are read by `python -m workers`
         reader.finish()
         return settings

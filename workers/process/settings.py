@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.settings import shared
+from bus.settings.files_place import FilesPlace, files_place_of
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, OWN_REDIS, REDIS_URL
 from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_of
@@ -20,7 +21,9 @@ from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_o
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Everything that a worker process needs. `control_fd`, `parent_pid` and `number` (its place in the pool) are None without a supervisor."""
+    """Everything that a worker process needs. `control_fd`, `parent_pid` and `number` (its place in the pool) are None without a supervisor,
+    `files` (where the file gate is) where there is none.
+    """
 
     agent_id: str
     redis_url: str = field(repr=False)
@@ -40,6 +43,7 @@ class WorkerSettings:
     number: int | None = None
     report_files: bool = False
     telemetry: TelemetrySettings | NowhereToSend | None = None
+    files: FilesPlace | None = None
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
@@ -66,6 +70,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         number=options.number,
         report_files=options.report_files,
         telemetry=telemetry_of(reader),
+        files=files_place_of(reader),
     )
     reader.finish()
     environ.pop(BUS_KEY.name, None)

@@ -95,6 +95,10 @@ VALUES = [
         "unix:///r.sock",
         "unix://r",
         "http://h",
+        "http://h:9477",
+        "https://[::1]:9477/",
+        "https://u@h:1",
+        "none",
         "rediss://u:p@h/1",
     ),
     *(GOOD["HASHEE_AGENT_ID"], GOOD["HASHEE_AGENT_ID"].upper(), f" {GOOD['HASHEE_AGENT_ID']}\n", "agent"),
@@ -130,6 +134,7 @@ def as_supervisor(environ: dict[str, str]) -> Verdict:
             "retry_after_seconds": shared_settings.retry_seconds_of(reader),
             "retries_timeouts": shared_settings.retries_timeouts_of(reader),
             "shows_errors": settings.shows_errors,
+            "files": settings.files,
         },
     )
 
@@ -142,7 +147,7 @@ def as_worker(environ: dict[str, str]) -> Verdict:
         return Verdict(refused=True, values={})
     names = (
         *("agent_id", "redis_url", "handler", "concurrency", "job_seconds", "log_level", "log_format"),
-        *("retry_after_seconds", "retries_timeouts", "shows_errors"),
+        *("retry_after_seconds", "retries_timeouts", "shows_errors", "files"),
     )
     return Verdict(refused=False, values={name: getattr(settings, name) for name in names})
 
