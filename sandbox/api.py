@@ -1,14 +1,20 @@
 """The relay's REST as the simulated people, the demo and tests call it: typed answers, or `ApiRefused`."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import IO, Self, TypeVar
 
 import httpx2
 import msgspec
 
+from supervisor.relay.bodies import pieces
+
 Answer = TypeVar("Answer")
 
 TIMEOUT_SECONDS = 10.0
+PIECE_BYTES = 256 * 1024
+MOST_FILE_BYTES = 101 << 20
 
 
 class ApiRefused(Exception):
@@ -101,6 +107,27 @@ class RelayApi:
             raise _refused(response.status_code, response.content)
         data = msgspec.json.decode(response.content, type=dict[str, msgspec.Raw])["data"]
         return msgspec.json.decode(data, type=answer)
+
+    async def put(self, path: str, source: IO[bytes], size: int) -> None:
+        """Sends so many bytes of a file as the body. Raises as `call`."""
+
+        async def read() -> AsyncIterator[bytes]:
+            while piece := source.read(PIECE_BYTES):
+                yield piece
+
+        headers = {"content-length": str(size)}
+        response = await self._client.request("PUT", path, content=read(), headers=headers)
+        if not response.is_success:
+            raise _refused(response.status_code, response.content)
+
+    @asynccontextmanager
+    async def fetch(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yields the body of an answer in pieces. Raises as `call`."""
+        async with self._client.stream("GET", path) as response:
+            if not response.is_success:
+                raise _refused(response.status_code, await response.aread())
+            async with aclosing(pieces(response, MOST_FILE_BYTES)) as parts:
+                yield parts
 
     async def add_agent(self, display_name: str, agent_id: str | None = None) -> AgentAccount:
         """`agent_id`: of one that has keys and a store already; else a new one."""

@@ -4,6 +4,7 @@ What `say` returns an id for will be sent, with the same bytes until it is ackno
 once each, pushed or fetched. A second device of the same person is another `Person` made with `other_device`.
 """
 
+import mimetypes
 import os
 import random
 import re
@@ -11,6 +12,8 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx2
 import msgspec
@@ -26,6 +29,7 @@ from sandbox.api import ApiRefused, PersonAccount, RelayApi
 from sandbox.background import background
 from sandbox.cards import Cards
 from sandbox.device_state import DeviceState, Received
+from sandbox.files import FILE_KINDS, HeardFile, download, file_line, files_of, free_path, upload
 from sandbox.heard_streams import HeardStreams
 from sandbox.outgoing import Outgoing
 from sandbox.transcript import Transcript, TranscriptLine
@@ -102,6 +106,8 @@ class Person:
         self._cards = Cards()
         self.cards = self._cards.shown
         """The agent's cards by their ids, as they are shown now."""
+        self.files: list[HeardFile] = []
+        """What the agent has sent of files, in any kind of message."""
         self._streams = HeardStreams(lambda: self._state, self.counts)
         self.growing = self._streams.growing
         self._outgoing = Outgoing()
@@ -155,6 +161,45 @@ class Person:
         if self._state.ping_is_due(agent_id, agent_id):
             await self._send(conversation_id, _event("session.ping"))
         return client_message_id
+
+    async def send_file(self, conversation_id: str, source: Path | bytes, *, name: str = "", kind: str = "file") -> str:
+        """Seals and uploads a file now, and sends it as `say` does. `kind`: file, image, video or audio. Returns its client_message_id.
+
+        Raises OSError too, where it cannot be read.
+        """
+        filename = name or (source.name if isinstance(source, Path) else "file")
+        mime = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        with source.open("rb") if isinstance(source, Path) else TemporaryFile() as file:
+            if isinstance(source, bytes):
+                file.write(source)
+                file.seek(0)
+            attachment = await upload(self._api, conversation_id, file, filename=filename, mime=mime)
+        payload: dict[str, object] = {
+            "type": kind,
+            "attachment_id": attachment.attachment_id,
+            "attachments": [attachment.to_payload()],
+        }
+        if kind == "file":
+            payload |= {"filename": filename, "mime": mime, "size": attachment.size}
+        return await self._send(conversation_id, payload, file_line(filename, attachment.size))
+
+    async def read_file(self, heard: HeardFile) -> bytes:
+        """Fetches and opens a file of the agent's. Raises Unreadable, `ApiRefused` or httpx2's errors."""
+        with TemporaryFile() as file:
+            await download(self._api, heard, file)
+            file.seek(0)
+            return file.read()
+
+    async def save_file(self, heard: HeardFile, folder: Path) -> Path:
+        """Fetches and opens one into a folder, under a name that is free there. Returns where; nothing is there where it raises as `read_file`."""
+        path = free_path(folder, heard.name)
+        with path.open("xb") as file:
+            try:
+                await download(self._api, heard, file)
+            except BaseException:
+                path.unlink()
+                raise
+        return path
 
     async def answer(self, conversation_id: str, card_id: str, payload: dict[str, object]) -> str:
         """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id."""
@@ -346,7 +391,11 @@ class Person:
             card = self._cards.read(received.payload)
             self.counts["cards_shown" if card is not None else "cards_passed_over"] += 1
             text, card_id = (None, "") if card is None else (card.text, card.card_id)
-        if kind in ("text", "artifact") and isinstance(text, str):
+        heard = files_of(conversation_id, received.payload)
+        self.files += heard
+        if kind in FILE_KINDS and heard:
+            text = "\n".join(file_line(one.name, one.attachment.size) for one in heard)
+        if kind in ("text", "artifact", *FILE_KINDS) and isinstance(text, str):
             line = TranscriptLine(
                 "in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time(), card_id
             )

@@ -127,7 +127,7 @@ def test_what_a_call_takes_and_answers_stands_there() -> None:
     words = {
         word for source in sources for word in re.findall(r'(?:query_params\.get\(|integer\(request, )"(\w+)"', source)
     }
-    assert words == {"cursor", "limit", "after_seq"}
+    assert words == {"cursor", "limit", "after_seq", "signature"}
     for node in [node for source in sources for node in ast.walk(ast.parse(source))]:
         if isinstance(node, ast.Dict):
             words |= {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}

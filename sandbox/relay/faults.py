@@ -27,14 +27,32 @@ class FaultKind(StrEnum):
     REST_500 = "rest_500"
     SEND_429 = "send_429"
     SEND_500 = "send_500"
+    FILE_429 = "file_429"
+    FILE_413 = "file_413"
+    FILE_500 = "file_500"
+    FILE_SLOW = "file_slow"
+    FILE_CUT = "file_cut"
+    FILE_SPOIL = "file_spoil"
+    FILE_EXPIRED = "file_expired"
+    FILE_FORGET = "file_forget"
+    FILE_NO_RANGE = "file_no_range"
+    FILE_WRONG_SIZE = "file_wrong_size"
+    FILE_BAD_ID = "file_bad_id"
+    FILE_ELSEWHERE = "file_elsewhere"
+    FILE_REDIRECT = "file_redirect"
 
 
 class FaultRequest(msgspec.Struct, frozen=True):
     """Body of `POST /sandbox/faults`.
 
     `owner_id`: only this agent or person; absent: every agent. `count`: how often; `seconds`: how long (with neither,
-    once). `delay_seconds`: of `delay_acks`. `retry_after`: of the 429s, in seconds. `code`: the close code of `disconnect`.
-    `429` and `500` arm both their REST and their send form.
+    once). `delay_seconds`: of `delay_acks`, and of `file_slow` before each piece. `retry_after`: of the 429s, in seconds. `code`: the close
+    code of `disconnect`. `429` and `500` arm both their REST and their send form.
+
+    Of files: `file_429` (with `reason` as its code), `file_413` and `file_500` refuse a call; `file_slow`, `file_cut` (half is enough) and `file_spoil`
+    (other bytes) bite an upload or a download; `file_expired` refuses the upload and `file_forget` its confirmation; `file_no_range` and
+    `file_wrong_size` bite a download; `file_bad_id` names a path in place of an id; `file_elsewhere` has the bytes go to `url`, `file_redirect` sends
+    an upload or a download there (`{upload_id}`, `{attachment_id}` and `{signature}` in it are filled in).
     """
 
     kind: str
@@ -44,6 +62,8 @@ class FaultRequest(msgspec.Struct, frozen=True):
     delay_seconds: float = 1.0
     retry_after: float = 1.0
     code: int = 1012
+    reason: str = ""
+    url: str = ""
 
 
 BOTH_FORMS = {

@@ -137,6 +137,8 @@ class Attachment(msgspec.Struct, frozen=True):
     size: int
     conversation_id: str
     attachment_id: str | None = None
+    signature: str = ""
+    is_forgotten: bool = False
 
 
 Record = Agent | Person | DeviceKeys | RelationRecord | Conversation | GroupKey | Message | Attachment

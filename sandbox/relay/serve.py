@@ -30,6 +30,7 @@ from sandbox.relay.rest import ProtocolRest
 from sandbox.relay.rest_files import FilesRest
 from sandbox.relay.rest_sandbox import SandboxRest
 from sandbox.relay.sessions import Sending
+from sandbox.relay.shelf import FolderShelf, NamelessShelf
 from sandbox.relay.sockets import PING_SECONDS, Doors, Heartbeat
 from sandbox.relay.state import RelayState
 from sandbox.relay.stats import Stats
@@ -85,6 +86,7 @@ def listen_on_loopback(host: str, port: int) -> socket.socket:
 
 async def _serve(options: RelayOptions, listener: socket.socket) -> None:
     storage = SqliteStorage(options.state_file) if options.state_file else MemoryStorage()
+    shelf = FolderShelf(options.state_file.with_suffix(".files")) if options.state_file else NamelessShelf()
     config = Config()
     config.bind = [f"fd://{os.dup(listener.fileno())}"]
     config.backlog = 1024
@@ -95,7 +97,7 @@ async def _serve(options: RelayOptions, listener: socket.socket) -> None:
     config.keep_alive_max_requests = 1_000_000
     hypercorn.trio.run.TCPServer = _Connection  # type: ignore[attr-defined]  # there is no other way in
     async with trio.open_nursery() as nursery:
-        hub = Hub(RelayState(storage), Faults(), Stats(), nursery)
+        hub = Hub(RelayState(storage, shelf), Faults(), Stats(), nursery)
         streams = Streams(hub, StreamLimits(options.stream_seconds, options.stream_orphan_seconds))
         nursery.start_soon(streams.watch)
         await nursery.start(serve, application(hub, streams, options), config)

@@ -24,6 +24,7 @@ from sandbox.relay.records import (
     age_seconds,
     iso_now,
 )
+from sandbox.relay.shelf import NamelessShelf, Shelf
 from sandbox.relay.storage import Storage
 
 RECALL_SECONDS = 120.0
@@ -58,13 +59,15 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class RelayState:
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, shelf: Shelf | None = None) -> None:
         self.storage = storage
+        self.shelf: Shelf = shelf or NamelessShelf()
         self.agents: dict[str, Agent] = {}
         self.people: dict[str, Person] = {}
         self.conversations: dict[str, Conversation] = {}
         self.messages: dict[str, Message] = {}
         self.uploads: dict[str, Attachment] = {}
+        self._attachments: dict[str, str] = {}
         self._people_by_token: dict[str, str] = {}
         self._agents_by_token: dict[str, str] = {}
         self._devices: dict[str, dict[str, DeviceKeys]] = {}
@@ -246,10 +249,23 @@ class RelayState:
         self._put(message_id, recalled)
         return recalled
 
-    # --- the index ---
+    # --- files ---
 
     def save_upload(self, upload: Attachment) -> None:
         self._put(upload.upload_id, upload)
+
+    def forget_upload(self, upload: Attachment) -> None:
+        """From now on it was never announced."""
+        self._put(upload.upload_id, msgspec.structs.replace(upload, is_forgotten=True))
+
+    def attachment(self, attachment_id: str) -> Attachment:
+        """The upload that was confirmed as this attachment. Raises `Refused`."""
+        upload = self.uploads.get(self._attachments.get(attachment_id, ""))
+        if upload is None:
+            raise Refused(404, "NOT_FOUND", "no such file")
+        return upload
+
+    # --- the index ---
 
     def _put(self, record_id: str, record: Record) -> None:
         self.storage.save(record_id, record)
@@ -272,9 +288,17 @@ class RelayState:
             case GroupKey():
                 self._group_keys[record.group_id] = record
             case Attachment():
-                self.uploads[record.upload_id] = record
+                self._index_upload(record)
             case Message():
                 self._index_message(record)
+
+    def _index_upload(self, upload: Attachment) -> None:
+        if upload.is_forgotten:
+            self.uploads.pop(upload.upload_id, None)
+            return
+        self.uploads[upload.upload_id] = upload
+        if upload.attachment_id is not None:
+            self._attachments[upload.attachment_id] = upload.upload_id
 
     def _index_message(self, message: Message) -> None:
         if message.message_id not in self.messages:

@@ -30,28 +30,15 @@ class Storage(Protocol):
     def load(self) -> Iterator[Record]:
         """Every record, oldest first."""
 
-    def save_bytes(self, upload_id: str, data: bytes) -> None: ...
-
-    def load_bytes(self, upload_id: str) -> bytes | None: ...
-
 
 class MemoryStorage:
-    """Keeps files for as long as the process lives and nothing else: the state itself is the memory."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, bytes] = {}
+    """Keeps nothing: the state itself is the memory."""
 
     def save(self, record_id: str, record: Record) -> None:
         pass
 
     def load(self) -> Iterator[Record]:
         return iter(())
-
-    def save_bytes(self, upload_id: str, data: bytes) -> None:
-        self._files[upload_id] = data
-
-    def load_bytes(self, upload_id: str) -> bytes | None:
-        return self._files.get(upload_id)
 
 
 class SqliteStorage:
@@ -63,7 +50,6 @@ class SqliteStorage:
             "CREATE TABLE IF NOT EXISTS records (place INTEGER PRIMARY KEY, kind TEXT NOT NULL,"
             " id TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (kind, id))"
         )
-        self._database.execute("CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
 
     def save(self, record_id: str, record: Record) -> None:
         self._database.execute(
@@ -79,13 +65,6 @@ class SqliteStorage:
         }
         for kind, body in self._database.execute("SELECT kind, body FROM records ORDER BY place"):
             yield msgspec.msgpack.decode(body, type=kinds[kind])
-
-    def save_bytes(self, upload_id: str, data: bytes) -> None:
-        self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (upload_id, data))
-
-    def load_bytes(self, upload_id: str) -> bytes | None:
-        row = self._database.execute("SELECT body FROM files WHERE id = ?", (upload_id,)).fetchone()
-        return bytes(row[0]) if row else None
 
     def close(self) -> None:
         """Nothing more is saved; a relay's own ends with its process."""
