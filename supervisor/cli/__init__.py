@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "up": "supervisor.cli.up:up",
     "supervisor": "supervisor.cli.supervisor:supervisor",
     "worker": "supervisor.cli.worker:worker",
+    "files": "supervisor.cli.files:files",
     "upgrade": "supervisor.cli.upgrade:upgrade",
     "status": "supervisor.cli.status:status",
     "reload": "supervisor.cli.reload:reload",
@@ -57,7 +58,7 @@ def cli() -> None:
     \b
     First steps:      hashee-agent init, hashee-agent console, hashee-agent demo
     All on one host:  hashee-agent up
-    In parts:         hashee-agent supervisor, hashee-agent worker
+    In parts:         hashee-agent supervisor, hashee-agent worker, hashee-agent files
 
     Settings come from the environment: docs/settings.md lists them all.
     """

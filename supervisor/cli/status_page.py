@@ -24,7 +24,15 @@ def page(status: Json) -> Group:
 
 
 def _parts(status: Json, supervisor: Json) -> Iterable[RenderableType]:
-    yield _facts([*_keeper(status.get("keeper")), *_supervisor(supervisor), *_work(supervisor), *_redis(supervisor)])
+    yield _facts(
+        [
+            *_keeper(status.get("keeper")),
+            *_supervisor(supervisor),
+            *_work(supervisor),
+            *files_lines(supervisor),
+            *_redis(supervisor),
+        ]
+    )
     yield ""
     yield _workers(supervisor)
     pool = supervisor.get("pool", {})
@@ -45,6 +53,9 @@ def _keeper(keeper: Json | None) -> list[tuple[str, str]]:
         return []
     facts = f"pid {keeper['pid']}, {keeper['state']}, up {_span(keeper['uptime_seconds'])}, {keeper['redis']} Redis"
     rows = [("keeper", facts)]
+    if gate := keeper.get("files"):
+        runs = f"the gate's pid {gate['pid']}" if gate["pid"] else "the gate starts with the first one"
+        rows.append(("file gate", runs + (f", it has died {gate['deaths']} times" if gate["deaths"] else "")))
     if keeper.get("upgrade"):
         rows.append(("upgrade", keeper["upgrade"]))
     return rows
@@ -107,6 +118,21 @@ def _work(status: Json) -> list[tuple[str, str]]:
         *_timers(work),
         *threads_lines(work),
     ]
+
+
+def files_lines(status: Json) -> list[tuple[str, str]]:
+    """The line of the files that the gate has passed on; none where there were none, and for a former release."""
+    files = status.get("files") or {}
+    failed = sum(files.get("failures", {}).values())
+    passed = [
+        f"{files['transfers'][way]} {way} ({files['transferred_bytes'].get(way, 0) / MIB:.1f} MiB)"
+        for way in ("in", "out")
+        if files.get("transfers", {}).get(way)
+    ]
+    if not passed and not failed:
+        return []
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(files.get("failures", {}).items()))
+    return [("files", ", ".join([*passed, *([f"failed calls: {reasons}"] if failed else [])]))]
 
 
 def _outside(work: Json) -> str:

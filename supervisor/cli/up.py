@@ -47,7 +47,7 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     if status != 0:
         return status if status > 0 else 128 - status
     configure_logging(settings.log, "keeper")
-    return trio.run(partial(run_keeper, settings, supervisor_command, environ))
+    return trio.run(partial(run_keeper, settings, supervisor_command, environ, files_command=files_command))
 
 
 def supervisor_command(arguments: SupervisorArguments) -> list[str]:
@@ -56,6 +56,10 @@ def supervisor_command(arguments: SupervisorArguments) -> list[str]:
         command += ["--keeper-redis", arguments.redis_url]
     command += ["--number", str(arguments.number)]
     return [*command, "--beside-another"] if arguments.beside_another else command
+
+
+def files_command(python: str, descriptor: int) -> list[str]:
+    return [*_program(python), "files", "--keeper-fd", str(descriptor)]
 
 
 def _program(python: str) -> list[str]:

@@ -11,6 +11,7 @@ import trio
 
 from bus.control.messages import ControlAnswer, Request
 from supervisor.control.answers import Stopping, raw
+from supervisor.keeper.files_gate import FilesStatus
 from supervisor.keeper.supervision import Upgrade, UpgradeFailed
 
 SILENT = ControlAnswer(ok=False, error="the supervisor does not answer; its log says more")
@@ -19,7 +20,7 @@ SILENT = ControlAnswer(ok=False, error="the supervisor does not answer; its log 
 class KeeperStatus(msgspec.Struct, frozen=True):
     """`state`: starting, running, draining. `redis`: private or given. `upgrade`: how the last one went.
 
-    `lines_passed_over`: messages of its supervisors that this release does not know.
+    `files`: its own file gate, None where it has none. `lines_passed_over`: messages of its supervisors that this release does not know.
     """
 
     pid: int
@@ -28,6 +29,7 @@ class KeeperStatus(msgspec.Struct, frozen=True):
     redis: str
     upgrade: str = ""
     lines_passed_over: int = 0
+    files: FilesStatus | None = None
 
 
 class KeeperControl:
@@ -42,6 +44,7 @@ class KeeperControl:
         last_upgrade: Callable[[], str],
         passed_over: Callable[[], int],
         state: Callable[[], str],
+        files: Callable[[], FilesStatus | None],
         redis: str,
         patience_seconds: float,
     ) -> None:
@@ -52,6 +55,7 @@ class KeeperControl:
         self._last_upgrade = last_upgrade
         self._passed_over = passed_over
         self._state = state
+        self._files = files
         self._redis = redis
         self._patience_seconds = patience_seconds
         self._began_at = trio.current_time()
@@ -81,7 +85,13 @@ class KeeperControl:
             told = await self._ask(request)
         uptime = trio.current_time() - self._began_at
         keeper = KeeperStatus(
-            os.getpid(), round(uptime, 1), self._state(), self._redis, self._last_upgrade(), self._passed_over()
+            os.getpid(),
+            round(uptime, 1),
+            self._state(),
+            self._redis,
+            self._last_upgrade(),
+            self._passed_over(),
+            self._files(),
         )
         whole = {"keeper": keeper, "supervisor": told.result if told.ok else None, "problem": told.error}
         return ControlAnswer(ok=True, result=raw(whole))

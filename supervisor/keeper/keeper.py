@@ -8,13 +8,14 @@ it started dies too; when it is asked to stop, it lets the supervisor drain firs
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import trio
 from structlog import get_logger
 
+from bus.settings.files_place import FILES_URL
 from host import embedded
 from host.budgets import Budgets
 from host.children import Children, RestartBackoff
@@ -22,6 +23,7 @@ from host.code_place import Code
 from supervisor.control.control_socket import control_path, listen_control, serve_control
 from supervisor.control.keeper_link import FORWARDED
 from supervisor.keeper.answering import KeeperControl
+from supervisor.keeper.files_gate import FilesCommand, FilesGate, Listening, files_socket
 from supervisor.keeper.notify import Notifier
 from supervisor.keeper.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.keeper.state_directory import listen, make_private, take_lock, unusable
@@ -42,6 +44,8 @@ class Timings:
     redis_patience: float = 2.0
     """How long the supervisor's start waits for a private Redis; one that loads a large file takes longer, and the supervisor waits."""
     redis_stop: float = 10.0
+    files_stop: float = 1.0
+    """How long the file gate has to leave, when nobody is left who calls it."""
     redis_stop_at_once: float = 2.0
     backoff_base: float = 0.5
     backoff_cap: float = 30.0
@@ -73,10 +77,13 @@ async def run_keeper(
     command: SupervisorCommand,
     environ: Mapping[str, str],
     timings: Timings | None = None,
+    *,
+    files_command: FilesCommand | None = None,
 ) -> int:
     """Runs the agent until it is stopped; returns the exit status. To be called from the main thread.
 
-    `command` makes the supervisor's argument list; `environ` is passed on to it unread. Raises, before anything is
+    `command` makes the supervisor's argument list; `environ` is passed on to it unread.
+    `files_command` makes that of its file gate; None: it keeps none. Raises, before anything is
     started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, RuntimeDirectoryUnsafe.
     """
     timings = timings or Timings()
@@ -89,6 +96,7 @@ async def run_keeper(
         with (
             listen(settings.http_host, settings.http_port) as http_socket,
             _listen_control(settings) as control_socket,
+            _listen_files(settings, files_command) as files_listening,
             trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGUSR2, *FORWARDED) as signals,
         ):
             notifier = Notifier.from_environ(environ)
@@ -109,9 +117,21 @@ async def run_keeper(
                         code=code,
                     )
                 )
+                files = (
+                    None
+                    if files_command is None or files_listening is None
+                    else FilesGate(
+                        files_command,
+                        environ,
+                        listening=files_listening,
+                        children=children,
+                        backoff=timings.backoff(),
+                        code=code,
+                    )
+                )
                 supervision = Supervision(
                     command,
-                    environ,
+                    environ if files is None else {**environ, FILES_URL.name: files.url},
                     code=code,
                     http_socket=http_socket,
                     redis_url=redis.url if redis is not None else None,
@@ -121,8 +141,9 @@ async def run_keeper(
                     upgrade_seconds=timings.upgrade,
                     drain_seconds=timings.drain_bound(settings.drain_seconds),
                     silence_seconds=timings.silence,
+                    on_upgrade=None if files is None else files.replace,
                 )
-                keeper = Keeper(settings, timings, redis, supervision, notifier)
+                keeper = Keeper(settings, timings, redis, supervision, notifier, files=files)
                 ending = await keeper.run(signals, control_socket)
     finally:
         os.close(lock_fd)
@@ -140,12 +161,15 @@ class Keeper:
         redis: PrivateRedis | None,
         supervision: Supervision,
         notifier: Notifier,
+        *,
+        files: FilesGate | None,
     ) -> None:
         self._settings = settings
         self._timings = timings
         self._redis = redis
         self._supervision = supervision
         self._notifier = notifier
+        self._files = files
         self._supervising = False
         self._draining = False
         self._work_nursery: trio.Nursery | None = None
@@ -156,6 +180,8 @@ class Keeper:
         """Starts everything and obeys signals and requests until all has ended. Returns how."""
         async with trio.open_nursery() as redis_nursery:
             redis_nursery.start_soon(serve_control, control_socket, self._control().answer)  # until Redis has ended too
+            if self._files is not None:
+                redis_nursery.start_soon(self._files.run)  # until those who call it have ended
             if self._notifier.watchdog_seconds is not None:
                 redis_nursery.start_soon(self._say_alive, self._notifier.watchdog_seconds / 3)
             async with trio.open_nursery() as nursery:
@@ -163,6 +189,8 @@ class Keeper:
                 nursery.start_soon(self._obey_signals, signals, nursery)
                 self._ending = await self._work(redis_nursery)
                 nursery.cancel_scope.cancel()
+            if self._files is not None:
+                await self._files.stop(self._timings.files_stop)
             if self._redis is not None:
                 at_once = self._timings.redis_stop_at_once
                 await self._redis.stop(at_once if self._ending.at_once else self._timings.redis_stop)
@@ -177,6 +205,7 @@ class Keeper:
             last_upgrade=lambda: self._supervision.last_upgrade,
             passed_over=lambda: self._supervision.passed_over,
             state=lambda: "draining" if self._draining else "running" if self._supervising else "starting",
+            files=lambda: None if self._files is None else self._files.status,
             redis="given" if self._redis is None else "private",
             patience_seconds=self._timings.status,
         )
@@ -279,6 +308,20 @@ def _listen_control(settings: KeeperSettings) -> socket.socket:
     except OSError as problem:
         why = f"no Unix socket can be made at {path} ({problem.strerror})"
         raise unusable(f"{why}: name a directory on a local disk, in a container a volume") from None
+
+
+@contextmanager
+def _listen_files(settings: KeeperSettings, command: FilesCommand | None) -> Generator[Listening | None]:
+    """Yields the file gate's socket; None where it stands elsewhere, or nobody wants one. Raises as `_listen_control`."""
+    if command is None or not settings.has_own_files:
+        yield None
+        return
+    try:
+        listening = files_socket(settings.state_dir, settings.runtime_dir)
+    except OSError as problem:
+        raise unusable(f"no Unix socket for files can be made in {settings.state_dir} ({problem.strerror})") from None
+    with listening.socket:
+        yield listening
 
 
 def _url(listener: socket.socket) -> str:

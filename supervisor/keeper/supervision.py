@@ -7,7 +7,7 @@ serves; whatever goes wrong with the new one, the old one goes on.
 
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -74,9 +74,10 @@ class Supervision:
         upgrade_seconds: float,
         drain_seconds: float,
         silence_seconds: float,
+        on_upgrade: Callable[[], None] | None = None,
     ) -> None:
         """`upgrade_seconds`: in which a new generation has to serve; `drain_seconds`: in which an old one has to leave;
-        one that was heard and then is silent for `silence_seconds` is ended.
+        one that was heard and then is silent for `silence_seconds` is ended. `on_upgrade`: is told when other code is in use.
         """
         handed_on = {name: value for name, value in environ.items() if name not in WATCHER_VARIABLES}
         code.way.note(handed_on)
@@ -86,6 +87,7 @@ class Supervision:
         self._backoff = backoff
         self._upgrade_seconds = upgrade_seconds
         self._drain_seconds = drain_seconds
+        self._on_upgrade = on_upgrade
         self._current: SupervisorProcess | None = None
         self._candidate: SupervisorProcess | None = None
         self._generations: set[SupervisorProcess] = set()
@@ -168,6 +170,8 @@ class Supervision:
         await self._wait_until_it_serves(new)
         old, self._current, self._candidate = self._current, new, None
         self._code.use(place)
+        if self._on_upgrade is not None:
+            self._on_upgrade()
         self._ever_ready = True
         self._notifier.status(new.last_words)
         if old is None or old is new or old.ended.is_set():

@@ -27,7 +27,7 @@ async def pieces(answer: httpx2.Response, most_bytes: int) -> AsyncGenerator[byt
     """Yields the body as it comes, decompressed, in pieces of at most PIECE_BYTES. Raises BodyRefused, also in the middle of it."""
     opened = _opener(answer)
     came = given = 0
-    async with aclosing(_raw(answer)) as raw:
+    async with aclosing(raw_pieces(answer)) as raw:
         async for piece in raw:
             came += len(piece)
             for part in opened(piece):
@@ -49,7 +49,7 @@ async def whole(answer: httpx2.Response, most_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _raw(answer: httpx2.Response) -> AsyncGenerator[bytes]:
+async def raw_pieces(answer: httpx2.Response) -> AsyncGenerator[bytes]:
     """Yields the bytes on the wire. Not by the response's own iterators, which keep for ever what follows the end of a gzip stream."""
     stream: AsyncIterator[bytes] = aiter(cast(httpx2.AsyncByteStream, answer.stream))
     try:

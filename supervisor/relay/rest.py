@@ -305,16 +305,23 @@ def _kind(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def open_client(base_url: str, token: Secret[str] | None, way: Way) -> AsyncIterator[httpx2.AsyncClient]:
+async def open_client(
+    base_url: str,
+    token: Secret[str] | None,
+    way: Way,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    most_connections: int = MOST_CONNECTIONS,
+) -> AsyncIterator[httpx2.AsyncClient]:
     """Yields an HTTP client that goes the given way, whatever stands in the environment; it is closed with the block."""
     headers = {"Accept-Encoding": "gzip"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token.reveal()}"
-    limits = httpx2.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=ASKED_AT_ONCE)
+    limits = httpx2.Limits(max_connections=most_connections, max_keepalive_connections=ASKED_AT_ONCE)
     async with httpx2.AsyncClient(
         base_url=base_url,
         headers=headers,
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout_seconds,
         limits=limits,
         trust_env=False,
         verify=way.tls or False,  # False: on a way without TLS nothing is to be verified

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from bus.control.messages import ControlAnswer, Request
+from bus.files.proofs import FilesKey
 from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
@@ -25,6 +26,7 @@ from host.log_stream import drain_streams
 from host.strays import reap_strays
 from supervisor.control.answers import Stopping, raw
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
+from supervisor.files.key_file import write_files_key
 from supervisor.observe.health import Health
 from supervisor.observe.http import HttpServer, start_http
 from supervisor.observe.metrics import Metrics
@@ -77,6 +79,7 @@ async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None
             except (StoreSealed, StoreSecretMissing) as error:
                 log.error("store: does not open", reason=str(error))
                 return EXIT_CONFIGURATION
+            _tell_gate(settings, keys)
             parts = Parts(
                 settings=settings,
                 client=client,
@@ -281,6 +284,14 @@ async def open_store(
             return await seal.adopt(found.reveal())
         except RedisFailed as error:
             await failed(error)
+
+
+def _tell_gate(settings: SupervisorSettings, keys: StoreKeys) -> None:
+    """Writes down by which key this agent's workers prove themselves to the file gate that reads it in this state directory."""
+    try:
+        write_files_key(settings.state_dir, FilesKey.of_bus_key(keys.bus.export()))
+    except OSError as problem:  # everything but files goes on, and the gate says what it lacks
+        log.error("files: the gate's key cannot be written", errno=problem.errno, reason=problem.strerror)
 
 
 def _redis_url(settings: SupervisorSettings, keeper: KeeperLink | None) -> str:

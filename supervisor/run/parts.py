@@ -14,6 +14,7 @@ from bus.views.overview import Overview
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from host.instance import Instance
+from supervisor.files.counts import CountsFile, FileMetrics
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.peers.twins import TwinWatch
@@ -52,6 +53,8 @@ class Parts:
     ) -> None:
         names, polls = Keys(settings.agent_id), PollWish()
         self.metrics = metrics
+        self.file_counts = CountsFile(settings.state_dir)
+        metrics.registry.register(FileMetrics(self.file_counts.read))
         self.slots = ConnectionSlot(SlotStore(client, names, settings.max_connections), instance, polls=polls)
         self.connection = Connection(address, metrics, self.slots)
         self.core = MessageCore(

@@ -16,6 +16,7 @@ from bus.records.presence import Presence
 from bus.steps.last_backup import LastBackup
 from bus.transport.wire import RedisFailed
 from bus.views.overview import Counts, KindSize, Overview, Server
+from supervisor.files.counts import FileCounts
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.pool.crash_loop import CrashLoopStatus
@@ -77,7 +78,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
 
     `identity_since_ms`: when other identity keys than before were first used, in ms of Unix time; None if not within 30 days.
     `signed_prekey_since_ms`: when the signed prekey was made. `has_witness`: see supervisor/recovery/witness.py; None for a Redis that is given.
-    `witness_noted_ms`: when it was last written to. `last_backup`: None also where none is known. `backup_max_age_seconds`: 0 for any age.
+    `files`: what the file gate of this state directory has passed on since it was made. `witness_noted_ms`: when the witness was last written to. `last_backup`: None also where none is known. `backup_max_age_seconds`: 0 for any age.
     """
 
     pid: int
@@ -101,6 +102,7 @@ class SupervisorStatus(msgspec.Struct, frozen=True):
     workers: tuple[WorkerStatus, ...]
     workers_elsewhere: tuple[Presence, ...]
     redis: RedisStatus | None
+    files: FileCounts | None = None
 
 
 class StatusDesk:
@@ -154,6 +156,7 @@ class StatusDesk:
             workers=parts.pool.statuses(),
             workers_elsewhere=parts.all_workers.elsewhere,
             redis=redis,
+            files=parts.file_counts.read(),
         )
 
     def _connection(self) -> ConnectionStatus:

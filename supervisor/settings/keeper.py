@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings import shared
+from bus.settings.files_place import FILES_URL
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import REDIS_URL, agent_id_of
@@ -26,6 +27,7 @@ class KeeperSettings:
     state_dir: Path
     runtime_dir: Path
     redis_is_private: bool
+    has_own_files: bool
     fsync: str
     memory_bytes: int | None
     redis_memory_bytes: int | None
@@ -44,6 +46,7 @@ class KeeperSettings:
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),
             redis_is_private=not reader.is_given(REDIS_URL),
+            has_own_files=not reader.is_given(FILES_URL),
             fsync=reader.required(FSYNC, one_of(("second", "always")), ""),
             memory_bytes=reader.optional(MEMORY, parsers.mebibytes(64)),
             redis_memory_bytes=reader.optional(REDIS_MEMORY, parsers.mebibytes(24)),

@@ -38,6 +38,14 @@ STORE_KEY = Setting(
 )
 REDIS_TRUST = Setting("HASHEE_REDIS_TRUST", "eviction, persistence, or both with a comma", default="")
 BASE_URL = Setting("HASHEE_BASE_URL", "https://host (http:// only on loopback)", default="https://api.hashee.ai")
+FILES_LISTEN = Setting("HASHEE_FILES_LISTEN", "host:port (port 0 = any)", default="127.0.0.1:9477")
+FILES_KEY = Setting("HASHEE_FILES_KEY", "base64 of the 32 bytes that `hashee-agent keys files` shows", secret=True)
+FILES_CERT = Setting("HASHEE_FILES_CERT", "the absolute path of a readable PEM file with the file gate's certificate")
+FILES_CERT_KEY = Setting(
+    "HASHEE_FILES_CERT_KEY",
+    "the absolute path of a readable PEM file with that certificate's key, without a passphrase",
+)
+UPLOAD_HOSTS = Setting("HASHEE_UPLOAD_HOSTS", "host or host:port, up to 32 with commas between them")
 CONNECTION_MODE = Setting("HASHEE_CONNECTION_MODE", "websocket", default="websocket")
 WORKERS = Setting("HASHEE_WORKERS", "N or MIN:MAX, from 0 to 256 (0 = they run elsewhere)", default="2")
 WORKER_MAX_JOBS = Setting("HASHEE_WORKER_MAX_JOBS", "a whole number from 0 to 1000000000 (0 = no limit)", default="0")
@@ -90,6 +98,11 @@ ALL_SETTINGS = (
     BUS_KEY,
     FILES_URL,
     FILES_CA,
+    FILES_LISTEN,
+    FILES_KEY,
+    FILES_CERT,
+    FILES_CERT_KEY,
+    UPLOAD_HOSTS,
     BACKUP_PASSPHRASE_FILE,
     BACKUP_RECIPIENTS,
     BACKUP_IDENTITY_FILE,

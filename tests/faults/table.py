@@ -95,6 +95,19 @@ PAGES = "tests/bus/steps/test_more_than_a_page.py"
 in_redis = held((Kind.REDIS, ALL_LOOPS))
 waits_in_redis = held((Kind.REDIS, WAITING))
 
+EXCHANGE = "tests/supervisor/files/test_exchange.py"
+files_client = held(
+    (
+        Kind.LINE,
+        {
+            Fault.OTHER_VERSION: "tests/supervisor/files/test_gate.py::test_the_gate_is_no_deputy_for_other_routes",
+            Fault.TOO_LONG: f"{EXCHANGE}::test_what_is_no_request_is_refused_and_hung_up_on",
+            Fault.CUT: f"{EXCHANGE}::test_a_body_that_is_cut_is_shorter_than_it_said",
+            Fault.ENDED: f"{EXCHANGE}::test_who_says_nothing_or_half_a_head_or_half_a_body_is_hung_up_on",
+        },
+    )
+)
+
 ROWS: dict[str, Row] = {
     # Over Redis, until cancelled
     "bus/telemetry/shipping.py:Shipper._run": held(
@@ -110,6 +123,8 @@ ROWS: dict[str, Row] = {
     ),
     "bus/transport/readers.py:LiveSubscriber._run": waits_in_redis,
     "bus/transport/readers.py:LiveSubscriber._hear": waits_in_redis,
+    "supervisor/files/exchange.py:Connection.serve": files_client,
+    "supervisor/files/exchange.py:Connection.next_event": files_client,
     "supervisor/outbound/delivery.py:Delivery._resend": in_redis,
     "supervisor/outbound/delivery.py:Delivery._leave_in_doubt": held(
         (
@@ -270,6 +285,12 @@ ROWS: dict[str, Row] = {
 
 # Within an operation that raises to its caller, or has its own end and its own tests
 STEPS: dict[str, tuple[str, ...]] = {
+    "one transfer of a file: a fault ends it by its reason, and bytes and pauses are bounded (tests/supervisor/files)": (
+        "supervisor/files/exchange.py:Exchange.body",
+        "supervisor/files/exchange.py:Connection._linger",
+        "supervisor/files/gate.py:Gate._get",
+        "supervisor/files/relay_files.py:_named",
+    ),
     "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
         "bus/views/backlog.py:Backlog.quarantine",
         "bus/views/backlog.py:Backlog._unacknowledged_seconds",
@@ -364,7 +385,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "pieces of one answer of the relay, bounded in bytes and time; what fails is a RestFailed (tests/supervisor/relay/test_rest_bounds.py, test_rest_hostile.py)": (
         "supervisor/relay/bodies.py:pieces",
         "supervisor/relay/bodies.py:whole",
-        "supervisor/relay/bodies.py:_raw",
+        "supervisor/relay/bodies.py:raw_pieces",
         "supervisor/relay/rest.py:Rest.poll",
         "supervisor/relay/rest.py:Rest.relations",
         "supervisor/relay/rest.py:_entries",
@@ -504,6 +525,8 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/observe/health.py:Health.run",
         "supervisor/run/status.py:StatusDesk.run",
         "supervisor/keeper/keeper.py:Keeper._say_alive",
+        "supervisor/files/process.py:Serving.until_idle",
+        "supervisor/files/gate.py:Gate.until_quiet",
         "supervisor/keeper/supervisor_process.py:SupervisorProcess._watch",
         "supervisor/pool/process.py:WorkerProcess._watch",
     ),
@@ -521,6 +544,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/run/starting.py:Starting._hear_a_stop",
         "supervisor/run/app.py:_leave_at_the_second_signal",
         "supervisor/keeper/keeper.py:Keeper._obey_signals",
+        "supervisor/files/process.py:_cancel_on_signal",
     ),
     "children of this process, by the kernel's word": (
         "host/strays.py:reap_soon",
@@ -533,11 +557,13 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/keeper/supervision.py:Supervision._keep_one",
         "supervisor/keeper/supervision.py:Supervision._run_current",
         "supervisor/keeper/redis_server.py:PrivateRedis.keep",
+        "supervisor/keeper/files_gate.py:FilesGate.run",
     ),
     "files of this host: what fails is said and tried again (tests/host/test_embedded.py, tests/supervisor/pool/test_replacing.py)": (
         "host/embedded.py:rewrite_daily",
         "host/embedded.py:FileSync._run",
         "supervisor/keeper/redis_server.py:PrivateRedis.watch_files",
+        "supervisor/files/process.py:_keep_counts",
         "supervisor/pool/reloading.py:Reloading.watch_files",
         "supervisor/keeper/state_directory.py:take_lock",
     ),

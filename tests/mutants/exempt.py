@@ -27,6 +27,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("host/embedded.py", "host/parent_death.py", "host/process_end.py", "host/strays.py", "host/stacks.py"),
         *("host/tuning.py", "supervisor/__main__.py", "supervisor/run/app.py"),
         *("supervisor/run/core.py", "supervisor/run/parts.py", "supervisor/run/drain.py", "supervisor/keeper/supervisor_process.py", "supervisor/keeper/supervision.py"),
+        *("supervisor/files/process.py", "supervisor/keeper/files_gate.py"),
         *("supervisor/keeper/keeper.py", "host/children.py", "supervisor/keeper/answering.py"),
         *("supervisor/pool/pool.py", "supervisor/pool/pool_settings.py", "supervisor/pool/places.py", "supervisor/pool/process.py"),
         *("supervisor/keeper/redis_server.py", "supervisor/pool/reloading.py", "supervisor/run/operator.py"),
@@ -34,7 +35,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("supervisor/pool/worker_order.py", "supervisor/pool/workforce.py", "host/instance.py", "supervisor/run/starting.py"),
     ),
     "it reads what an owner wrote or finds what the machine has: tables of cases hold it, one for each branch": (
-        *("bus/settings/reader.py", "bus/settings/shared.py", "bus/settings/llm.py", "bus/settings/redis_url.py", "bus/settings/url_parts.py", "host/entrance.py"),
+        *("bus/settings/reader.py", "bus/settings/shared.py", "bus/settings/llm.py", "bus/settings/redis_url.py", "bus/settings/url_parts.py", "bus/settings/files_place.py", "supervisor/settings/files.py", "host/entrance.py"),
         *("host/reasons.py", "supervisor/settings/supervisor.py", "supervisor/settings/worker.py", "bus/settings/places.py", "supervisor/settings/env_files.py"),
         *("supervisor/settings/parsers.py", "supervisor/settings/key_settings.py", "host/code_place.py"),
         *("supervisor/keeper/state_directory.py", "bus/settings/state_place.py", "host/private_files.py"),
@@ -44,6 +45,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "it shows what is there and changes nothing of it": (
         *("bus/views/backlog.py", "bus/views/conversations.py", "bus/views/overview.py", "bus/views/trace.py", "supervisor/cli/", "supervisor/run/status.py"),
+        *("supervisor/files/counts.py",),
         *("supervisor/observe/metrics.py", "supervisor/observe/gauges.py", "supervisor/run/survey.py", "supervisor/run/all_workers.py", "supervisor/observe/logs.py"),
         *("supervisor/run/bulletin.py", "supervisor/observe/remedies.py", "supervisor/inbound/evidence.py"),
         *("supervisor/doctor/", "bus/transport/clock.py", "supervisor/backup/counts.py"),

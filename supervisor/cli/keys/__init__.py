@@ -1,4 +1,4 @@
-"""`hashee-agent keys …`: makes, shows, saves and rotates the agent's keys and the store secret. Only `generate` and `bus` show a private key."""
+"""`hashee-agent keys …`: makes, shows, saves and rotates the agent's keys and the store secret. Only `generate`, `bus` and `files` show a private one."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ COMMANDS: Mapping[str, str] = {
     "generate": "supervisor.cli.keys.identity:generate",
     "show": "supervisor.cli.keys.identity:show",
     "bus": "supervisor.cli.keys.bus_key:bus",
+    "files": "supervisor.cli.keys.bus_key:files",
     "backup": "supervisor.cli.keys.backup:backup",
     "restore": "supervisor.cli.keys.backup:restore",
     "rotate-prekeys": "supervisor.cli.keys.rotation:rotate_prekeys",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import FOLDERS, Part
 from tests.mutants.supervisor.backup import BACKUP
+from tests.mutants.supervisor.files import FILES
 from tests.mutants.supervisor.handlers import HANDLERS
 from tests.mutants.supervisor.house import HOUSE
 from tests.mutants.supervisor.intake import INTAKE
@@ -13,5 +14,5 @@ from tests.mutants.supervisor.sending import SENDING
 from tests.mutants.supervisor.sessions import SESSIONS
 from tests.mutants.supervisor.waiting import WAITING
 
-MUTANTS = (*INTAKE, *WAITING, *SENDING, *SESSIONS, *RELAY, *PEOPLE, *HOUSE, *BACKUP, *HANDLERS)
+MUTANTS = (*INTAKE, *WAITING, *SENDING, *SESSIONS, *RELAY, *PEOPLE, *HOUSE, *BACKUP, *HANDLERS, *FILES)
 SUPERVISOR = Part("supervisor", MUTANTS, FOLDERS)

@@ -16,11 +16,16 @@ from supervisor.settings.keeper import KeeperSettings
 
 PR_SET_CHILD_SUBREAPER = 36
 STUB = Path(__file__).with_name("stub_supervisor.py")
+STUB_GATE = Path(__file__).with_name("stub_gate.py")
 
 
 def command(plan_path: str, arguments: SupervisorArguments) -> list[str]:
     fds = [str(arguments.http_fd), str(arguments.control_fd)]
     return [sys.executable, str(STUB), plan_path, *fds, arguments.redis_url or ""]
+
+
+def files_command(python: str, descriptor: int) -> list[str]:
+    return [python, str(STUB_GATE), str(descriptor)]
 
 
 def main() -> int:
@@ -31,7 +36,8 @@ def main() -> int:
     timings = Timings(**plan.get("timings", {}))
     if "orphan" in plan:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # as if it were pid 1
-    return trio.run(partial(run_keeper, settings, partial(command, plan_path), os.environ, timings))
+    keep = partial(run_keeper, settings, partial(command, plan_path), os.environ, timings)
+    return trio.run(partial(keep, files_command=files_command if "files" in plan else None))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from supervisor.files.counts import FileCounts, FileMetrics
 from supervisor.observe.gauges import ALL_GAUGES
 from supervisor.observe.metrics import Metrics
 
@@ -18,7 +19,8 @@ or one that is bounded (20 models, 50 tools; then `other`). Alert rules, a scrap
 
 Counters are of one supervisor: add them up, `sum(rate(…))`. The gauges under "the whole agent" are told alike by every supervisor:
 take `max(…)`. What workers away from their supervisor did is in `hashee_job_attempt_total` of every supervisor; what they measure of
-models and tools (`business_…`) reaches nobody, since they have no line to a supervisor.
+models and tools (`business_…`) reaches nobody, since they have no line to a supervisor. `hashee_file_…` are the file gate's: a supervisor shows those of
+the gate that keeps its counts in the same state directory, a gate by itself shows them at its own `/metrics`.
 """
 
 
@@ -29,6 +31,9 @@ def rows() -> Iterator[tuple[str, str, tuple[str, ...], str, bool]]:
             (family,) = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
             yield name, family.type, tuple(metric._labelnames), family.documentation, False  # no public name for it
+    for metric in FileMetrics(FileCounts).describe():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        yield name, metric.type, tuple(metric.samples[0].labels), metric.documentation, True
     own = {"hashee_slot", "hashee_standby", "hashee_memory_bytes", "hashee_loop_lag_seconds", "hashee_build"}
     own.add("hashee_start_time_seconds")
     for gauge in ALL_GAUGES:

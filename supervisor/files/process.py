@@ -1,0 +1,155 @@
+"""One file gate as a process: puts its parts together, serves on a listening socket, and leaves when it is told to, or is not needed any more.
+
+Told to leave (TERM), it takes no new call and lets the transfers under way end, for a while. Under a keeper, which starts it again with the next
+call, it also leaves when nobody has called for `idle_seconds`.
+"""
+
+import math
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+from structlog import get_logger
+
+from bus.files.proofs import FilesKey
+from host.bounded_listener import BoundedListener
+from supervisor.files.counts import CountsFile, FileCounts
+from supervisor.files.exchange import Connection, Patience
+from supervisor.files.gate import MOST_DOWNLOADS, Gate
+from supervisor.files.key_file import FILES_KEY_FILE, KnownKey
+from supervisor.files.relay_files import STALL_SECONDS, RelayFiles
+from supervisor.files.tickets import Tickets
+from supervisor.files.upload_urls import Origins
+from supervisor.relay.rest import open_client
+from supervisor.settings.files import FilesSettings
+from supervisor.settings.way import Way
+
+MOST_CLIENTS = 64
+"""Connections at a time, of which most are idle: a further one waits in the kernel's queue."""
+
+MOST_RELAY_CONNECTIONS = 2 * (MOST_DOWNLOADS + 8)
+COUNTS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """`idle_seconds`: without a call for so long it leaves. `drain_seconds`: how long transfers under way may still take when it is told to."""
+
+    idle_seconds: float = math.inf
+    drain_seconds: float = 20.0
+    patience: Patience = field(default_factory=Patience)
+
+
+class Serving:
+    """The gate while it serves: who is connected, and since when nobody is."""
+
+    def __init__(self, gate: Gate, timing: Timing, tls: ssl.SSLContext | None) -> None:
+        self._gate = gate
+        self._timing = timing
+        self._tls = tls
+        self._busy_at = trio.current_time()
+        self._clients = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serves one client."""
+        self._clients += 1
+        try:
+            secured: trio.abc.Stream = (
+                stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True)
+            )
+            await Connection(secured, self._timing.patience).serve(self._gate.handle)
+        finally:
+            self._clients -= 1
+            self._busy_at = trio.current_time()
+
+    async def until_idle(self) -> None:
+        """Returns when nobody has been connected for long enough."""
+        while True:
+            idle_at = math.inf if self._clients else self._busy_at + self._timing.idle_seconds
+            if trio.current_time() >= idle_at:
+                return
+            await trio.sleep(min(60.0, self._timing.idle_seconds, max(0.0, idle_at - trio.current_time())))
+
+
+async def run_files(settings: FilesSettings, listener: socket.socket, timing: Timing | None = None) -> None:
+    """Serves on a listening socket, which is taken over, until told to leave or idle for too long."""
+    timing = timing or Timing()
+    log = get_logger()
+    counts_file = None if settings.state_dir is None else CountsFile(settings.state_dir)
+    counts = FileCounts() if counts_file is None else counts_file.read()
+    counts.under_way = {}
+    async with _relay(settings) as relay, trio.open_nursery() as nursery:
+        gate = Gate(relay, Tickets(settings.agent_token), _key_of(settings), counts, now=time.time)
+        serving = Serving(gate, timing, settings.tls)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            if counts_file is not None:
+                nursery.start_soon(_keep_counts, counts_file, counts)
+            sockets = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            async with BoundedListener(sockets, MOST_CLIENTS) as accepting, trio.open_nursery() as accepted:
+                accepted.start_soon(accepting.serve, serving.serve, nursery)
+                accepted.start_soon(_cancel_on_signal, signals, accepted.cancel_scope)
+                log.info("files: ready", relay=settings.base_url, way=settings.way.shown)
+                await serving.until_idle()
+                accepted.cancel_scope.cancel()
+            with trio.move_on_after(timing.drain_seconds):
+                await gate.until_quiet()
+        _write_counts(counts_file, counts)
+        log.info("files: ends")
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _relay(settings: FilesSettings) -> AsyncIterator[RelayFiles]:
+    outward = _outward(settings.way)
+    bounds = {"timeout_seconds": STALL_SECONDS, "most_connections": MOST_RELAY_CONNECTIONS}
+    async with (
+        open_client(settings.base_url, settings.agent_token, settings.way, **bounds) as with_token,  # type: ignore[arg-type]
+        open_client(settings.base_url, None, outward, **bounds) as without,  # type: ignore[arg-type]
+    ):
+        yield RelayFiles(
+            settings.agent_id,
+            Origins(settings.base_url, settings.upload_hosts),
+            with_token=with_token,
+            without=without,
+            has_proxy=outward.proxy is not None,
+        )
+
+
+def _outward(way: Way) -> Way:
+    """Returns the way to presigned places: the relay's, with TLS also where that one is on this machine and has none."""
+    if way.tls is not None:
+        return way
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return Way(way.proxy, context)
+
+
+def _key_of(settings: FilesSettings) -> KnownKey:
+    if settings.files_key is not None:
+        return KnownKey(FilesKey(settings.files_key.reveal()), None)
+    return KnownKey(None, None if settings.state_dir is None else settings.state_dir / FILES_KEY_FILE)
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+async def _keep_counts(file: CountsFile, counts: FileCounts) -> None:
+    while True:
+        await trio.sleep(COUNTS_SECONDS)
+        _write_counts(file, counts)
+
+
+def _write_counts(file: CountsFile | None, counts: FileCounts) -> None:
+    if file is None:
+        return
+    try:
+        file.write(counts)
+    except OSError as problem:  # a full disk: the numbers go on in memory, and no transfer is the worse for it
+        get_logger().warning("files: the counts cannot be written", errno=problem.errno, reason=problem.strerror)
