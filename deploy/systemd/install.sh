@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 source=$(cd ../.. && pwd)
 home=/opt/hashee-agent
 settings=/etc/hashee-agent
-units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service hashee-agent-backup.service hashee-agent-backup.timer)
+units=(hashee-agent.service hashee-agent@.service hashee-agent-worker@.service hashee-agent-files.service hashee-agent-backup.service hashee-agent-backup.timer)
 python=python3
 otel=no
 mcp=no

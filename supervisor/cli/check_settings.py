@@ -9,20 +9,25 @@ from bus.settings.shared import SHOWS_ERRORS
 from bus.telemetry.settings import NowhereToSend
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
+from supervisor.settings.files import FilesSettings
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
 
 
 @click.command(short_help="Check the settings and end.")
 @click.option("--worker", is_flag=True, help="Those of `hashee-agent worker`, a worker away from its supervisor.")
+@click.option("--files", is_flag=True, help="Those of `hashee-agent files`, a file gate by itself.")
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
-def check_settings(worker: bool, quiet: bool) -> int:
+def check_settings(worker: bool, files: bool, quiet: bool) -> int:
     """Check every setting. Ends with 0 and how the relay is reached, or with 78 and one line that names what is wrong.
 
     No secret is shown.
     """
     if worker:
         LoneWorkerSettings.from_environ(os.environ)
+        return 0
+    if files:
+        FilesSettings.from_environ(os.environ)
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
@@ -31,6 +36,8 @@ def check_settings(worker: bool, quiet: bool) -> int:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")
         if settings.redis_url is not None:
             click.echo(f"Redis is {parse_redis_url(settings.redis_url.reveal()).described}")
+        if settings.files is not None:
+            click.echo(f"files go through the file gate at {settings.files.shown}")
         if settings.shows_errors:
             click.echo(SHOWS_ERRORS)
         if isinstance(settings.telemetry, NowhereToSend):

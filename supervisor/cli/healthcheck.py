@@ -1,10 +1,12 @@
 """`hashee-agent healthcheck`: asks the status page of this host once, for container health checks."""
 
 import os
-from http.client import HTTPConnection, HTTPException
+import ssl
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 import click
 
+from supervisor.settings.files import files_address
 from supervisor.settings.keeper import http_address
 
 TIMEOUT_SECONDS = 5.0
@@ -14,10 +16,10 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # not bound t
 
 @click.command(short_help="Ask the status page whether all is well.")
 @click.option("--live", is_flag=True, help="Ask /healthz (our own loops turn) instead of /readyz (the path works).")
-def healthcheck(live: bool) -> int:
+@click.option("--files", is_flag=True, help="Ask a file gate by itself, not a supervisor.")
+def healthcheck(live: bool, files: bool) -> int:
     """Ask the status page of this host. Ends with 0 when it is well, 1 when not, and prints the reason."""
-    host, port = http_address(os.environ)
-    connection = HTTPConnection(ANY_ADDRESS.get(host, host), port, timeout=TIMEOUT_SECONDS)
+    connection = _gate() if files else _supervisor()
     try:
         connection.request("GET", "/healthz" if live else "/readyz")
         answer = connection.getresponse()
@@ -29,3 +31,19 @@ def healthcheck(live: bool) -> int:
         connection.close()
     click.echo(text)
     return 0 if answer.status == HTTP_OK else 1
+
+
+def _supervisor() -> HTTPConnection:
+    host, port = http_address(os.environ)
+    return HTTPConnection(ANY_ADDRESS.get(host, host), port, timeout=TIMEOUT_SECONDS)
+
+
+def _gate() -> HTTPConnection:
+    host, port, has_tls = files_address(os.environ)
+    at = ANY_ADDRESS.get(host, host)
+    if not has_tls:
+        return HTTPConnection(at, port, timeout=TIMEOUT_SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is asked from this host whether it lives, and is told nothing
+    context.verify_mode = ssl.CERT_NONE
+    return HTTPSConnection(at, port, timeout=TIMEOUT_SECONDS, context=context)

@@ -141,15 +141,20 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 
 
 async def _keep_counts(file: CountsFile, counts: FileCounts) -> None:
+    complained = False
     while True:
         await trio.sleep(COUNTS_SECONDS)
-        _write_counts(file, counts)
+        problem = _write_counts(file, counts)
+        if problem is not None and not complained:
+            get_logger().warning("files: the counts cannot be written", errno=problem.errno, reason=problem.strerror)
+        complained = problem is not None
 
 
-def _write_counts(file: CountsFile | None, counts: FileCounts) -> None:
-    if file is None:
-        return
+def _write_counts(file: CountsFile | None, counts: FileCounts) -> OSError | None:
+    """Returns why it did not work: of a full disk, say. The numbers go on in memory, and no transfer is the worse for it."""
     try:
-        file.write(counts)
-    except OSError as problem:  # a full disk: the numbers go on in memory, and no transfer is the worse for it
-        get_logger().warning("files: the counts cannot be written", errno=problem.errno, reason=problem.strerror)
+        if file is not None:
+            file.write(counts)
+    except OSError as problem:
+        return problem
+    return None

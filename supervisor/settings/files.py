@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bus.settings.places import absolute_path, state_dir_of
 from bus.settings.reader import Malformed, Setting, SettingsReader
-from bus.settings.shared import STATE_DIR, agent_id_of
+from bus.settings.shared import agent_id_of
 from bus.settings.url_parts import HOST, PORT, host_of, port_of
 from supervisor.settings import parsers
 from supervisor.settings.keeper import LogSettings, log_settings_of
@@ -53,7 +53,6 @@ class FilesSettings:
         agent_id = agent_id_of(reader)
         base_url = reader.required(BASE_URL, parsers.base_url, "")
         files_key = reader.optional(FILES_KEY, parsers.secret_bytes)
-        needs_state = files_key is None or reader.is_given(STATE_DIR)
         settings = cls(
             agent_id=agent_id,
             agent_token=reader.required(AGENT_TOKEN, parsers.agent_token, Secret("")),
@@ -61,13 +60,22 @@ class FilesSettings:
             way=find_way(reader, base_url),
             upload_hosts=upload_hosts_of(reader),
             files_key=files_key,
-            state_dir=state_dir_of(reader, agent_id) if needs_state else None,
+            state_dir=state_dir_of(reader, agent_id) if files_key is None else None,
             listen=files_listen_of(reader),
             tls=files_tls_of(reader),
             log=log_settings_of(reader),
         )
         reader.finish()
         return settings
+
+
+def files_address(environ: Mapping[str, str]) -> tuple[str, int, bool]:
+    """Where a gate by itself listens, and whether it serves TLS. Raises SettingsError."""
+    reader = SettingsReader(environ)
+    host, port = files_listen_of(reader)
+    has_tls = reader.is_given(FILES_CERT)
+    reader.finish()
+    return host, port, has_tls
 
 
 def upload_hosts_of(reader: SettingsReader) -> frozenset[str]:

@@ -17,7 +17,7 @@ FOLDER = ROOT / "deploy/docker"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = ("supervisor", "worker")
+OURS = ("supervisor", "worker", "files")
 
 
 def test_the_image_is_built_from_locks_and_runs_as_a_numbered_user_without_a_shell() -> None:
@@ -71,6 +71,7 @@ def test_secrets_are_files_and_a_worker_has_none_of_the_agents_keys() -> None:
         }
         assert set(SERVICES[name]["secrets"]) <= set(COMPOSE["secrets"])
     assert SERVICES["worker"]["secrets"] == ["bus_key"]
+    assert SERVICES["files"]["secrets"] == ["agent_token", "files_key"]
 
 
 def test_every_setting_that_is_named_exists() -> None:

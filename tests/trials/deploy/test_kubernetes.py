@@ -167,6 +167,7 @@ def test_the_overlays_are_what_they_say() -> None:
 def test_secrets_are_files_and_a_workers_secret_holds_none_of_the_agents_keys() -> None:
     secrets = {one["metadata"]["name"]: set(one["stringData"]) for one in documents(FOLDER / "secrets.example.yaml")}
     assert secrets["hashee-agent-worker"] == {"redis_url", "bus_key"}
+    assert secrets["hashee-agent-files"] == {"agent_token", "files_key"}
     names = {setting.name for setting in ALL_SETTINGS}
     secret = {setting.name for setting in ALL_SETTINGS if setting.secret}
     for name, spec in pods(built(FOLDER / "overlays/ha")):
@@ -192,12 +193,15 @@ def test_the_nightly_backup_never_runs_twice_and_writes_to_a_volume(overlay: str
     assert claims == [("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])]
 
 
-def test_only_prometheus_comes_in_and_only_our_pods_reach_redis() -> None:
+def test_only_prometheus_comes_in_and_only_our_pods_reach_redis_and_the_file_gate() -> None:
     policies = {
         identity(one)[1]: one["spec"] for one in built(FOLDER / "overlays/with-redis") if one["kind"] == "NetworkPolicy"
     }
     assert policies["hashee-agent"]["ingress"] == []
     assert [port["port"] for port in policies["hashee-agent-metrics"]["ingress"][0]["ports"]] == [9090]
     assert policies["hashee-agent-redis"]["egress"] == []
+    gate = policies["hashee-agent-files"]
+    assert {port["port"] for rule in gate["egress"] for port in rule["ports"]} == {53, 443}
+    assert [port["port"] for rule in gate["ingress"] for port in rule["ports"]] == [9477]
     (namespace,) = [one for one in built(FOLDER / "base") if one["kind"] == "Namespace"]
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -40,11 +40,15 @@ FILLED_IN = {
     "ed25519_private_base64": ED25519_PRIVATE,
     "store_key": STORE_KEY,
     "bus_key": STORE_KEY,
+    "files_key": STORE_KEY,
 }
 IMAGE = dict(re.findall(r"([A-Z_]+)=(\S+)", re.search(r"^ENV (?:.*\\\n)*.*$", DOCKERFILE.split("FROM")[2], re.M)[0]))  # type: ignore[index]
 
 
-def check_settings(folder: Path, environ: Mapping[str, str], *, is_worker: bool, state_mode: int) -> None:
+OPTIONS = {"worker": ["--worker"], "files": ["--files"]}
+
+
+def check_settings(folder: Path, environ: Mapping[str, str], *, process: str, state_mode: int) -> None:
     """In such an environment, with the secrets filled in and the state directory on a volume of that mode, it ends with 0."""
     volume = folder / "volume"
     volume.mkdir()
@@ -65,7 +69,7 @@ def check_settings(folder: Path, environ: Mapping[str, str], *, is_worker: bool,
         for name, value in given.items()
     }
     given = {name: value.replace("/var/lib/hashee-agent", str(volume)) for name, value in given.items()}
-    command = [sys.executable, "-c", AS_USER, "check-settings", *(["--worker"] if is_worker else [])]
+    command = [sys.executable, "-c", AS_USER, "check-settings", *OPTIONS.get(process, ())]
     done = subprocess.run(command, env=given, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
 
@@ -90,30 +94,35 @@ def _our_containers() -> Iterator[Any]:
 def test_check_settings_is_content_in_a_pod(reachable: Path, environ: dict[str, str], spec: dict[str, Any]) -> None:
     (container,) = spec["containers"]
     assert spec["securityContext"]["fsGroup"] == USER
-    check_settings(reachable, environ, is_worker=container["args"][0] == "worker", state_mode=0o2777)
+    check_settings(reachable, environ, process=container["args"][0], state_mode=0o2777)
 
 
-@pytest.mark.parametrize("service", ["supervisor", "worker"])
+@pytest.mark.parametrize("service", ["supervisor", "worker", "files"])
 def test_check_settings_is_content_in_a_container_of_compose(reachable: Path, service: str) -> None:
     environ = {name: interpolated(value) for name, value in SERVICES[service]["environment"].items()}
-    check_settings(reachable, environ, is_worker=service == "worker", state_mode=0o700)
+    check_settings(reachable, environ, process=service, state_mode=0o700)
 
 
-@pytest.mark.parametrize("unit", ["hashee-agent.service", "hashee-agent@.service", "hashee-agent-worker@.service"])
+@pytest.mark.parametrize(
+    "unit",
+    ["hashee-agent.service", "hashee-agent@.service", "hashee-agent-worker@.service", "hashee-agent-files.service"],
+)
 def test_check_settings_is_content_in_a_unit(reachable: Path, unit: str) -> None:
     lines = (SYSTEMD / unit).read_text(encoding="utf-8").splitlines()
     environ = dict(line.removeprefix("Environment=").split("=", 1) for line in lines if line.startswith("Environment="))
-    is_worker = "worker" in unit
-    if not is_worker:
+    process = next((one for one in OPTIONS if one in unit), "supervisor")
+    if process == "supervisor":
         example = (SYSTEMD / "env.example").read_text(encoding="utf-8")
         environ |= dict(re.findall(r"^([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
         assert "StateDirectoryMode=0700" in lines
         environ |= {"STATE_DIRECTORY": "/var/lib/hashee-agent", "HASHEE_STATE_DIR": ""}
-    named = (
-        ("redis_url", "bus_key") if is_worker else ("agent_token", "x25519_private_base64", "ed25519_private_base64")
-    )
+    named = {
+        "worker": ("redis_url", "bus_key"),
+        "files": ("agent_token", "files_key"),
+        "supervisor": ("agent_token", "x25519_private_base64", "ed25519_private_base64"),
+    }[process]
     environ |= {f"HASHEE_{name.upper()}": FILLED_IN[name] for name in named}
-    check_settings(reachable, environ, is_worker=is_worker, state_mode=0o700)
+    check_settings(reachable, environ, process=process, state_mode=0o700)
 
 
 def interpolated(value: str) -> str:
@@ -134,7 +143,7 @@ def test_everything_that_a_pod_writes_has_a_place(environ: dict[str, str], spec:
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize("service", ["supervisor", "worker"])
+@pytest.mark.parametrize("service", ["supervisor", "worker", "files"])
 def test_everything_that_a_container_of_compose_writes_has_a_place(service: str) -> None:
     said = SERVICES[service]
     named = [one.split(":") for one in said.get("volumes", ())]
@@ -160,15 +169,16 @@ def test_all_say_the_same_user_state_port_redis_and_version() -> None:
     assert f"VOLUME {IMAGE['HASHEE_STATE_DIR']}\n" in DOCKERFILE
     assert "EXPOSE 9090\n" in DOCKERFILE
     assert IMAGE["HASHEE_HTTP_HOST"] == "0.0.0.0", "or no probe reaches it"  # noqa: S104
-    assert {SERVICES[name]["user"] for name in ("supervisor", "worker")} == {f"{USER}:{USER}"}
-    assert SERVICES["supervisor"]["expose"] == ["9090"]
+    assert {SERVICES[name]["user"] for name in ("supervisor", "worker", "files")} == {f"{USER}:{USER}"}
+    assert (SERVICES["supervisor"]["expose"], SERVICES["files"]["expose"]) == (["9090"], ["9477"])
+    assert IMAGE["HASHEE_FILES_LISTEN"] == "0.0.0.0:9477", "or no worker reaches it"
     for spec in [parameters.values[1] for parameters in our_containers()]:
         assert isinstance(spec, dict)
         (container,) = spec["containers"]
         security = spec["securityContext"]
         assert {security["runAsUser"], security["runAsGroup"], security["fsGroup"]} == {USER}
         assert container["image"] == f"hashee-agent:{version}"
-        assert [port["containerPort"] for port in container.get("ports", ())] in ([9090], [])
+        assert [port["containerPort"] for port in container.get("ports", ())] in ([9090], [9477], [])
     redis = dict(pods(built(KUBERNETES / "overlays/with-redis")))["hashee-agent-redis"]["containers"][0]
     assert redis["args"] == SERVICES["redis"]["command"]
     assert redis["image"] == SERVICES["redis"]["image"]

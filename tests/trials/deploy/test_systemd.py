@@ -15,7 +15,7 @@ pytestmark = pytest.mark.pure
 FOLDER = Path(__file__).parents[3] / "deploy/systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
 SERVICES = [path for path in UNITS if "backup" not in path.name]
-MAIN = [path for path in SERVICES if "worker" not in path.name]
+MAIN = [path for path in SERVICES if "worker" not in path.name and "files" not in path.name]
 HARDENING_BEGINS = "# What it may touch"
 HIGHEST_EXPOSURE = 1.5
 
@@ -33,9 +33,10 @@ def hardening(path: Path) -> str:
     return path.read_text(encoding="utf-8").partition(HARDENING_BEGINS)[2].partition("[Install]")[0].strip()
 
 
-def test_there_are_the_three_units_and_the_backup() -> None:
+def test_there_are_the_four_units_and_the_backup() -> None:
     assert [path.name for path in UNITS] == [
         "hashee-agent-backup.service",
+        "hashee-agent-files.service",
         "hashee-agent-worker@.service",
         "hashee-agent.service",
         "hashee-agent@.service",
