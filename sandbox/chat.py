@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sandbox.answering import Asks, CardAnswers, Given, Note
 from sandbox.background import background
+from sandbox.chat_files import COMMAND, ChatFiles
 from sandbox.drawing import drawn
 from sandbox.people import Person
 from sandbox.terminal import terminal_lines
@@ -29,17 +30,21 @@ class ChatScreen:
         self._shown = 0
         self._drawn = ""
         self._answers = CardAnswers()
+        self._files = ChatFiles(person, conversation_id, self._say)
 
     async def run(self) -> None:
         """Until /quit or the end of the input. The person is connected meanwhile by the caller."""
         async with background() as nursery:
             nursery.start_soon(self._display)
+            nursery.start_soon(self._files.run)
             self.prompt()
             async for line in terminal_lines():
                 text = line.strip()
                 if text in QUIT:
                     return
-                if text:
+                if text.split(maxsplit=1)[:1] == [COMMAND]:
+                    await self._files.send(text)
+                elif text:
                     await self._take(text)
                 self.prompt()
         self._console.print()
@@ -100,6 +105,12 @@ class ChatScreen:
         if growing is not None and growing.text:
             return growing.text
         return "typing…" if self._conversation_id in self._person.typing else ""
+
+    def _say(self, text: str) -> None:
+        """Shows a line that is nobody's."""
+        self._leave_prompt()
+        self._console.print(Text(text, style="dim"))
+        self.prompt()
 
     def _leave_prompt(self) -> None:
         """Has what comes next stand where the prompt stands."""

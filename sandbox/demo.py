@@ -108,11 +108,13 @@ class Demo:
             self._say(
                 f"{self._handler} runs in two workers; save a file of it, and they are replaced. Its output and errors stand here too."
             )
-            self._say(f"status {house.http_url}/   /quit, Ctrl-D or Ctrl-C ends everything\n")
+            self._say(
+                f"status {house.http_url}/   `/file PATH` sends a file; /quit, Ctrl-D or Ctrl-C ends everything\n"
+            )
         else:
             self._explain(house)
             self._say(
-                "type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo\n"
+                "type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo,\n`/file PATH` sends a file\n"
             )
         with trio.fail_after(CONNECT_SECONDS) as scope:
             async with connected(person):

@@ -1,0 +1,83 @@
+"""Files in the chat on the terminal: `/file PATH` sends one, and what comes is saved, in bounds, where nobody else looks. It says where."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from crypto.errors import Unreadable
+from crypto.files import MAX_FILE_BYTES
+from sandbox.api import ApiRefused
+from sandbox.files import HeardFile
+from sandbox.people import NO_CONNECTION, Person
+
+COMMAND = "/file"
+MOST_FILES = 100
+MOST_BYTES = 1 << 30
+"""What one chat saves at most: an agent may send without end."""
+
+
+class ChatFiles:
+    """`say` shows a line. What came is kept when the chat ends; a folder is made for the first of it."""
+
+    def __init__(self, person: Person, conversation_id: str, say: Callable[[str], None]) -> None:
+        self._person = person
+        self._conversation_id = conversation_id
+        self._say = say
+        self._folder: Path | None = None
+        self._seen = 0
+        self._files = 0
+        self._bytes = 0
+
+    async def send(self, words: str) -> None:
+        """Sends the file that stands behind `/file`, or says why not."""
+        path = _path_of(words)
+        try:
+            size = path.stat().st_size
+            if not path.is_file():
+                self._say(f"{path} is no file; type {COMMAND} PATH")
+            elif size > MAX_FILE_BYTES:
+                self._say(f"{path} has {size:,} bytes; a file has at most 100 MB")
+            else:
+                await self._person.send_file(self._conversation_id, path)
+                self._say(f"sent {path.name}, {size:,} bytes")
+        except (OSError, ValueError) as problem:
+            self._say(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}")
+        except (ApiRefused, *NO_CONNECTION) as problem:
+            self._say(f"{path.name} was not sent: {problem}")
+
+    async def run(self) -> None:
+        """Saves what comes, one after the other, until cancelled."""
+        while True:
+            await self._person.transcript.until(lambda: len(self._person.files) > self._seen)
+            self._seen += 1
+            await self._save(self._person.files[self._seen - 1])
+
+    async def _save(self, heard: HeardFile) -> None:
+        if self._files >= MOST_FILES or self._bytes + heard.attachment.size > MOST_BYTES:
+            self._say(f"{heard.name} is not saved: this chat has saved as much as it may")
+            return
+        try:
+            path = await self._person.save_file(heard, self._place(heard.attachment.size))
+        except OSError as problem:
+            self._say(f"{heard.name} cannot be saved: {problem.strerror}")
+        except (Unreadable, ApiRefused, *NO_CONNECTION) as problem:
+            self._say(f"{heard.name} cannot be read: {problem}")
+        else:
+            self._files += 1
+            self._bytes += heard.attachment.size
+            self._say(f"saved {path}")
+
+    def _place(self, size: int) -> Path:
+        """Returns the folder; it has room for so many bytes. Raises OSError."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="hashee-files-"))  # mode 0700
+        if shutil.disk_usage(self._folder).free < 2 * size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._folder
+
+
+def _path_of(words: str) -> Path:
+    return Path(words.removeprefix(COMMAND).strip().strip("'\"")).expanduser()
