@@ -67,6 +67,7 @@ class CallFailure(StrEnum):
     BAD_UPLOAD_URL = "bad_upload_url"
     BAD_ANSWER = "bad_answer"
     WRONG_SIZE = "wrong_size"
+    DEFECT = "defect"
 
 
 STATUS: Final[dict[CallFailure, int]] = {
@@ -94,6 +95,7 @@ STATUS: Final[dict[CallFailure, int]] = {
     CallFailure.BAD_UPLOAD_URL: 422,
     CallFailure.BAD_ANSWER: 502,
     CallFailure.WRONG_SIZE: 502,
+    CallFailure.DEFECT: 500,
 }
 """The HTTP status of each."""
 

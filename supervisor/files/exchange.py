@@ -13,7 +13,7 @@ import trio
 from bus.files.calls import CallFailure
 from supervisor.files.failures import CallFailed
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
 """What is read at once, and so what a transfer holds."""
 
 MOST_HEAD_BYTES = 16 * 1024

@@ -5,6 +5,7 @@ A proof is checked before anything else of a call. Nothing is decided here about
 """
 
 import hashlib
+import math
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -44,10 +45,16 @@ from supervisor.files.relay_files import RelayFiles
 from supervisor.files.tickets import Tickets
 
 MOST_DOWNLOADS = 16
-"""At once: each holds a piece of 64 KiB and two connections."""
+"""At once: each holds a piece or two of at most 256 KiB, and two connections."""
 
 TURN_SECONDS = 10.0
 """How long a transfer waits for its turn, before its caller is told to come again."""
+
+MOST_SECONDS = 3600.0
+"""100 MB at 28 KB a second: what is slower is given up, or a trickle would hold its place for ever."""
+
+SAID_AGAIN_SECONDS = 5.0
+"""A reason stands in the log so often at most, with how many were not said since; all are counted."""
 
 _PUT = re.compile(rf"{UPLOADS_PATH}/([^/?]+)")
 _GET = re.compile(r"/v1/files/([^?]+)\?size=([0-9]{1,12})")
@@ -57,11 +64,12 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How many transfers run at once, and how long one waits for its turn."""
+    """How many transfers run at once, how long one waits for its turn, and how long it may take at most."""
 
     uploads: int = MOST_UPLOADS
     downloads: int = MOST_DOWNLOADS
     turn_seconds: float = TURN_SECONDS
+    most_seconds: float = MOST_SECONDS
 
 
 class Gate:
@@ -88,6 +96,8 @@ class Gate:
         self._room = {"out": trio.Semaphore(bounds.uploads), "in": trio.Semaphore(bounds.downloads)}
         self._turn_seconds = bounds.turn_seconds
         self._ended = trio.Event()
+        self._most_seconds = bounds.most_seconds
+        self._said: dict[CallFailure, tuple[float, int]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(FileMetrics(lambda: counts))
         self._log = get_logger()
@@ -101,12 +111,24 @@ class Gate:
         """Answers one request. Raises ClientGone where there is nobody to be answered."""
         try:
             await self._route(exchange)
+        except ClientGone:
+            raise
         except CallFailed as failed:
-            self._counts.failed(failed.failure)
-            self._log.info("files: a call failed", reason=failed.failure, why=failed.message)
-            if exchange.is_answered:
-                raise ClientGone from None  # in the middle of a file: its end must not look like one
-            await exchange.answer(failed.status, failed.body)
+            await self._fail(exchange, failed)
+        except Exception as error:  # noqa: BLE001 - whatever a relay or a caller has thought of: the others' transfers go on
+            await self._fail(exchange, CallFailed(CallFailure.DEFECT, f"a defect of the gate: {type(error).__name__}"))
+
+    async def _fail(self, exchange: Exchange, failed: CallFailed) -> None:
+        self._counts.failed(failed.failure)
+        said_at, unsaid = self._said.get(failed.failure, (-math.inf, 0))
+        if self._now() - said_at >= SAID_AGAIN_SECONDS:
+            self._log.info("files: a call failed", reason=failed.failure, why=failed.message, unsaid_before=unsaid)
+            self._said[failed.failure] = (self._now(), 0)
+        else:
+            self._said[failed.failure] = (said_at, unsaid + 1)
+        if exchange.is_answered:
+            raise ClientGone from None  # in the middle of a file: its end must not look like one
+        await exchange.answer(failed.status, failed.body)
 
     async def _route(self, exchange: Exchange) -> None:
         match exchange.method, exchange.target:
@@ -214,7 +236,10 @@ class Gate:
             raise CallFailed(CallFailure.BUSY, "as many transfers as may be are under way", 1.0) from None
         self._counts.under_way[direction] = self._counts.under_way.get(direction, 0) + 1
         try:
-            yield
+            with trio.fail_after(self._most_seconds):
+                yield
+        except trio.TooSlowError:
+            raise CallFailed(CallFailure.RELAY_SLOW, f"the transfer took over {self._most_seconds:.0f} s") from None
         finally:
             self._counts.under_way[direction] -= 1
             room.release()

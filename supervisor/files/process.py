@@ -34,6 +34,8 @@ MOST_CLIENTS = 64
 
 MOST_RELAY_CONNECTIONS = 2 * (MOST_DOWNLOADS + 8)
 COUNTS_SECONDS = 1.0
+SEND_BUFFER_BYTES = 512 * 1024
+"""What the kernel holds for a client that reads: so a piece is not waited for twice, where the processor is busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Serving:
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serves one client."""
         self._clients += 1
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
             secured: trio.abc.Stream = (
                 stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True)
@@ -109,7 +112,8 @@ async def _relay(settings: FilesSettings) -> AsyncIterator[RelayFiles]:
     bounds = {"timeout_seconds": STALL_SECONDS, "most_connections": MOST_RELAY_CONNECTIONS}
     async with (
         open_client(settings.base_url, settings.agent_token, settings.way, **bounds) as with_token,  # type: ignore[arg-type]
-        open_client(settings.base_url, None, outward, **bounds) as without,  # type: ignore[arg-type]
+        # None is kept: a connection to an address was made for one host's name, and another's may have the same address.
+        open_client(settings.base_url, None, outward, **bounds, most_kept=0) as without,  # type: ignore[arg-type]
     ):
         yield RelayFiles(
             settings.agent_id,

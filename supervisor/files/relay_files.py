@@ -192,7 +192,10 @@ class RelayFiles:
         url, extensions = to.url, dict[str, str]()
         if not to.is_relay:
             url, headers, extensions = await self._pinned(to, headers)
-        request = client.build_request(method, url, headers=headers, content=content, extensions=extensions)
+        try:
+            request = client.build_request(method, url, headers=headers, content=content, extensions=extensions)
+        except (httpx2.InvalidURL, ValueError):
+            raise CallFailed(CallFailure.BAD_UPLOAD_URL, "the relay's address for a file is none") from None
         try:
             answer = await client.send(request, stream=True, follow_redirects=False)
             try:
@@ -225,8 +228,10 @@ class RelayFiles:
             raise CallFailed(
                 CallFailure.BAD_UPLOAD_URL, f"{to.host} is an address inside of a network, not a public one"
             )
-        parts = httpx2.URL(to.url)
-        pinned = str(parts.copy_with(host=address))
+        try:
+            pinned = str(httpx2.URL(to.url).copy_with(host=address))
+        except (httpx2.InvalidURL, ValueError):
+            raise CallFailed(CallFailure.BAD_UPLOAD_URL, "the relay's address for a file is none") from None
         return pinned, {**headers, "Host": netloc(to.host, to.port).removesuffix(":443")}, {"sni_hostname": to.host}
 
 

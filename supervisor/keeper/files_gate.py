@@ -27,6 +27,9 @@ FILES_SOCKET = "files.sock"
 DRAIN_SECONDS = 25.0
 """How long a gate that is told to leave has for its transfers; it bounds itself by a little less."""
 
+BACKLOG = 512
+"""Calls that wait while a gate starts: as many as workers may make at once, since a full queue refuses them."""
+
 KNOWN = frozenset(
     {
         *("PATH", "HOME", "TZ", "LANG", "TERM", "NO_COLOR", "TMPDIR", "XDG_RUNTIME_DIR", "JOURNAL_STREAM"),
@@ -67,7 +70,9 @@ class Listening:
 def files_socket(state_dir: Path, runtime_dir: Path) -> Listening:
     """Returns the gate's socket, mode 0600 from its first instant. Raises ControlTaken, RuntimeDirectoryUnsafe, OSError."""
     path = socket_path(state_dir / FILES_SOCKET, state_dir, runtime_dir)
-    return Listening(listen_control(path), f"unix://{quote(str(path))}")
+    listener = listen_control(path)
+    listener.listen(BACKLOG)
+    return Listening(listener, f"unix://{quote(str(path))}")
 
 
 class FilesGate:

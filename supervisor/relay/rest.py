@@ -312,12 +312,13 @@ async def open_client(
     *,
     timeout_seconds: float = TIMEOUT_SECONDS,
     most_connections: int = MOST_CONNECTIONS,
+    most_kept: int = ASKED_AT_ONCE,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """Yields an HTTP client that goes the given way, whatever stands in the environment; it is closed with the block."""
     headers = {"Accept-Encoding": "gzip"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token.reveal()}"
-    limits = httpx2.Limits(max_connections=most_connections, max_keepalive_connections=ASKED_AT_ONCE)
+    limits = httpx2.Limits(max_connections=most_connections, max_keepalive_connections=most_kept)
     async with httpx2.AsyncClient(
         base_url=base_url,
         headers=headers,

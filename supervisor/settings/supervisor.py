@@ -14,6 +14,7 @@ from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_o
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.bounds import Bounds
+from supervisor.settings.files import upload_hosts_of
 from supervisor.settings.keeper import LogSettings, log_settings_of
 from supervisor.settings.key_settings import find_private_keys
 from supervisor.settings.places import memory_places_of
@@ -134,6 +135,7 @@ class SupervisorSettings:
         )
         shared.retry_seconds_of(reader), shared.retries_timeouts_of(reader)  # both are read by the workers
         llm_settings_of(reader)  # likewise
+        upload_hosts_of(reader)  # by the file gate, which the keeper starts later
         reader.required(CONNECTION_MODE, one_of(("websocket",)), "")
         if redis_url is not None and not reader.is_given(STORE_KEY):
             reader.refuse(STORE_KEY, missing=True)

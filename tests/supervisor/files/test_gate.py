@@ -157,6 +157,10 @@ async def test_an_upload_goes_to_a_named_presigned_host_without_the_token_and_to
             announced = await caller.announce(SIZE)
             answer = announced if announced.reason else await caller.put(announced, SEALED)
             assert answer.reason == CallFailure.BAD_UPLOAD_URL, url
+        for url in ("https://a..b/x", "https://xn--a/x", "https://-/x"):
+            await caller.api.fault("file_elsewhere", url=url)
+            answer = await caller.put(await caller.announce(SIZE), SEALED)
+            assert answer.reason in (CallFailure.BAD_UPLOAD_URL, CallFailure.RELAY_UNREACHABLE), url
         stats = (await caller.api.stats()).total
         assert "files.presigned_with_token" not in stats
 
