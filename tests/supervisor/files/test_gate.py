@@ -4,15 +4,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import trio
 
 from bus.files import calls
 from bus.files.calls import CallFailure
 from bus.files.proofs import Call, FilesKey
 from supervisor.files.key_file import write_files_key
-from tests.supervisor.files.calling import Answer, gate
+from supervisor.files.process import Timing, run_files
+from tests.sandbox.relay import talk
+from tests.supervisor.files.calling import KEY, Answer, called, files_settings, gate, listening
+from tests.waiting import waiting_for
 
 SEALED = bytes(range(256)) * 3000
 SIZE = len(SEALED)
+IDLE = Timing(idle_seconds=0.2)
 
 
 async def test_a_file_goes_up_and_comes_down_whole_and_from_a_byte_on(tmp_path: Path) -> None:
@@ -173,3 +178,19 @@ async def test_a_body_that_is_none_of_a_call_is_refused(tmp_path: Path) -> None:
         assert (await caller.announce(calls.MAX_SEALED_BYTES + 1)).reason == CallFailure.TOO_LARGE
         wrong = msgspec.json.encode(calls.Confirm("a", "0" * 63))
         assert (await caller.call("POST", calls.CONFIRM_PATH, wrong)).reason == CallFailure.BAD_CALL
+
+
+async def test_a_gate_that_nobody_calls_leaves(tmp_path: Path) -> None:
+    """Under a keeper, which starts another with the next call; the numbers stay."""
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o700)
+    write_files_key(state_dir, KEY)
+    async with talk(tmp_path) as (it, api):
+        for announced in ("1.0", "2.0"):
+            with waiting_for("an idle gate to leave", 10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run_files, files_settings(it, state_dir), listening(state_dir / announced), IDLE)
+                    async with called(state_dir / announced, it, api, state_dir) as caller:
+                        assert (await caller.announce(calls.MAX_SEALED_BYTES + 1)).reason == CallFailure.TOO_LARGE
+                        metrics = (await caller.client.get("/metrics")).text
+            assert f'hashee_file_failures_total{{reason="too_large"}} {announced}' in metrics

@@ -25,7 +25,15 @@ def call(path: Path) -> tuple[int, list[str]]:
     return pid, names
 
 
-async def test_a_call_starts_the_gate_and_another_after_its_death_and_it_ends_with_the_keeper(tmp_path: Path) -> None:
+async def until_dead(pid: int) -> None:
+    with waiting_for("the gate to be dead", 5):
+        while is_alive(pid):
+            await trio.sleep(0.01)
+
+
+async def test_a_call_starts_the_gate_and_another_after_its_death_or_an_upgrade_and_it_ends_with_the_keeper(
+    tmp_path: Path,
+) -> None:
     async with running_keeper(tmp_path, plan={"files": True}) as running:
         await running.until_ready()
         path = running.state_dir / FILES_SOCKET
@@ -35,15 +43,16 @@ async def test_a_call_starts_the_gate_and_another_after_its_death_and_it_ends_wi
         assert "HASHEE_AGENT_TOKEN" in names
         assert not {"HASHEE_X25519_PRIVATE_BASE64", "HASHEE_ED25519_PRIVATE_BASE64"} & set(names)
         os.kill(pid, signal.SIGKILL)
-        with waiting_for("the gate to be dead", 5):
-            while is_alive(pid):
-                await trio.sleep(0.01)
+        await until_dead(pid)
         again, _ = await trio.to_thread.run_sync(call, path)
         assert again != pid
+        running.process.send_signal(signal.SIGUSR2)
+        await running.until(lambda: '"keeper: upgraded"' in running.log)
+        upgraded, _ = await trio.to_thread.run_sync(call, path)
+        assert upgraded != again
         assert await running.end() == 0
-        with waiting_for("the gate to end with its keeper", 5):
-            while is_alive(again):
-                await trio.sleep(0.01)
+        await until_dead(again)
+        await until_dead(upgraded)
 
 
 @pytest.mark.pure
