@@ -20,6 +20,7 @@ def test_the_keepers_durations() -> None:
         "drain_margin": 5.0,
         "redis_patience": 2.0,
         "redis_stop": 10.0,
+        "files_stop": 1.0,
         "redis_stop_at_once": 2.0,
         "backoff_base": 0.5,
         "backoff_cap": 30.0,
