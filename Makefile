@@ -96,12 +96,14 @@ lint: setup
 # The dev lock is a superset: compiled against the first, it cannot pin another version of anything in it.
 lock: setup
 	$(UV_COMPILE) --extra build pyproject.toml --output-file requirements.lock >/dev/null
-	$(UV_COMPILE) --extra build --extra otel --extra mcp --extra dev --constraints requirements.lock pyproject.toml \
+	$(UV_COMPILE) --extra build --extra otel --extra mcp --extra manifest --extra dev --constraints requirements.lock pyproject.toml \
 		--output-file requirements-dev.lock >/dev/null
 	$(UV_COMPILE) --extra build --extra otel --constraints requirements.lock pyproject.toml \
 		--output-file requirements-otel.lock >/dev/null
 	$(UV_COMPILE) --extra build --extra mcp --constraints requirements-dev.lock pyproject.toml \
 		--output-file requirements-mcp.lock >/dev/null
+	$(UV_COMPILE) --extra build --extra manifest --constraints requirements-dev.lock pyproject.toml \
+		--output-file requirements-manifest.lock >/dev/null
 	sed -n 's/^valkey = \["\(.*\)"\]$$/\1/p' pyproject.toml \
 		| $(UV_COMPILE) --no-deps --no-annotate - --output-file requirements-valkey.lock >/dev/null
 	sed -n 's/^fuzz = \["\(.*\)"\]$$/\1/p' pyproject.toml \

@@ -1,11 +1,12 @@
 """The cards that a person's device has (PROTOCOL §4.1): each with its revision, and as a text for a terminal."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import msgspec
 
+TOOL_CALL = "tool_call"
 QUESTION = b"hashee-approval-v1\x00"
 
 
@@ -29,6 +30,10 @@ class ShownCard(msgspec.Struct, frozen=True):
             said.append(f"{self.payload['percent']:g} % {self.payload.get('status', '')}".rstrip())
         if self.subtype == "app":
             said += [f"{name}: {value}" for name, value in self.payload.items() if name != "ui"]
+        if self.subtype == TOOL_CALL:
+            said.append(
+                f"{self.payload.get('tool_name')} {msgspec.json.encode(self.payload.get('arguments')).decode()}"
+            )
         said += [_field(one) for one in _list(self.payload.get("fields"))]
         if self.subtype == "approval":
             said.append("(approve) (reject)")
@@ -40,6 +45,13 @@ class ShownCard(msgspec.Struct, frozen=True):
         """The hash of what this approval shows: what its answer is an answer to."""
         question = [self.card_id, self.title, self.payload.get("body") or "", self.payload.get("details") or ""]
         return hashlib.sha256(QUESTION + msgspec.msgpack.encode(question)).hexdigest()
+
+    def run_by(self, tools: Mapping[str, Callable[[Mapping[str, object]], object]]) -> dict[str, object]:
+        """Returns the answer of an app that has these tools to a call of one."""
+        tool, arguments = tools.get(str(self.payload.get("tool_name"))), self.payload.get("arguments")
+        if tool is None:
+            return {"status": "denied", "reason": "unsupported"}
+        return {"status": "ok", "result": tool(arguments if isinstance(arguments, dict) else {})}
 
 
 class Cards:

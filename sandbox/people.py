@@ -10,7 +10,7 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,7 +27,7 @@ from crypto.prekeys import bundle_from_json
 from crypto.renewal import Renewal
 from sandbox.api import ApiRefused, PersonAccount, RelayApi
 from sandbox.background import background
-from sandbox.cards import Cards
+from sandbox.cards import TOOL_CALL, Cards
 from sandbox.device_state import DeviceState, Received
 from sandbox.files import FILE_KINDS, HeardFile, download, file_line, files_of, free_path, upload
 from sandbox.heard_streams import HeardStreams
@@ -108,6 +108,8 @@ class Person:
         """The agent's cards by their ids, as they are shown now."""
         self.files: list[HeardFile] = []
         """What the agent has sent of files, in any kind of message."""
+        self.tools: Mapping[str, Callable[[Mapping[str, object]], object]] | None = None
+        """What this person's app can do, and allows, by name; None for one that answers no call of a tool by itself."""
         self._streams = HeardStreams(lambda: self._state, self.counts)
         self.growing = self._streams.growing
         self._outgoing = Outgoing()
@@ -203,7 +205,9 @@ class Person:
 
     async def answer(self, conversation_id: str, card_id: str, payload: dict[str, object]) -> str:
         """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id."""
-        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
+        artifact: dict[str, object] = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
+        if card_id in self.cards and self.cards[card_id].subtype == TOOL_CALL:
+            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
         client_message_id = new_ulid()
         async with self._sealing:
             said: dict[str, object] = {"type": "artifact", "artifact": artifact}
@@ -391,6 +395,8 @@ class Person:
             card = self._cards.read(received.payload)
             self.counts["cards_shown" if card is not None else "cards_passed_over"] += 1
             text, card_id = (None, "") if card is None else (card.text, card.card_id)
+            if card is not None and card.subtype == TOOL_CALL and self.tools is not None:
+                await self.answer(conversation_id, card.card_id, card.run_by(self.tools))
         heard = files_of(conversation_id, received.payload)
         self.files += heard
         if kind in FILE_KINDS and heard:

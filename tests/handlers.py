@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from bus.records.records import InboundMessage
-from workers import Agent, App, Event
+from workers import Agent, App, Event, ToolDenied
 from workers.handling.context import JobContext
 from workers.talk.chat import Chat
 
@@ -116,3 +116,15 @@ coalescing = _agent(when_busy="coalesce")
 refusing = _agent(most_waiting=1, refusal="Too many, please wait.")
 parking = _agent(most_waiting=1, when_full="park")
 apologising = _agent(apology="That was too much for me.")
+
+
+calendar = Agent()
+
+
+@calendar.on_command("free")
+async def free(chat: Chat, args: str) -> None:
+    """Asks the app of whoever wrote."""
+    try:
+        await chat.reply(f"Free at {await chat.call_tool('free_slots', {'day': args}, scope='calendar.read')}.")
+    except ToolDenied as denied:
+        await chat.reply(f"Denied: {denied.why}.")

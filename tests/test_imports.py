@@ -41,6 +41,7 @@ def test_whatever_is_imported_is_a_dependency_of_ours_and_not_only_somebody_else
         *project["dependencies"],
         *project["optional-dependencies"]["otel"],
         *project["optional-dependencies"]["mcp"],
+        *project["optional-dependencies"]["manifest"],
     ]
     named = {re.split(r"[\[<>=]", line)[0].lower() for line in requirements}
     providers = packages_distributions()

@@ -89,7 +89,7 @@ def test_the_settings_page_is_what_the_program_reads() -> None:
 
 
 def test_the_lock_files_pin_every_dependency_with_hashes_and_name_no_registry() -> None:
-    for part in ("", "-dev", "-otel", "-mcp", "-valkey"):
+    for part in ("", "-dev", "-otel", "-mcp", "-manifest", "-valkey"):
         name = f"requirements{part}.lock"
         text = (ROOT / name).read_text(encoding="utf-8")
         assert not REGISTRIES.search(text), name
@@ -101,6 +101,7 @@ def test_the_dev_lock_is_the_runtime_lock_and_more() -> None:
     runtime, otel, dev = (pins(f"requirements{part}.lock") for part in ("", "-otel", "-dev"))
     assert runtime.items() < otel.items() < dev.items()
     assert runtime.items() < pins("requirements-mcp.lock").items() < dev.items()
+    assert runtime.items() < pins("requirements-manifest.lock").items() < dev.items()
     assert {name.lower() for name in requirement_names(project()["dependencies"])} <= {
         name.replace("_", "-") for name in runtime
     }

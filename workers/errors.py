@@ -117,6 +117,22 @@ class NoAnswer(HandlerError):
         self.why = why
 
 
+class ToolDenied(NoAnswer):
+    """A tool of the platform was not run. `why`: `user_timeout`, `cancelled` (they wrote /cancel), or another word of the person's app."""
+
+    def __init__(self, why: str) -> None:
+        HandlerError.__init__(self, "the tool was not run: the person, or their app, has denied it")
+        self.why = why
+
+
+class ToolTimeout(NoAnswer):
+    """A tool of the platform has not answered in time; whether it was run nobody knows."""
+
+    def __init__(self) -> None:
+        HandlerError.__init__(self, "the tool has not answered in time: give call_tool a longer timeout=")
+        self.why = "timeout"
+
+
 class TooManyWaits(HandlerError):
     """A handler asks while too many questions are open, or has asked too often."""
 

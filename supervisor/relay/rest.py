@@ -34,6 +34,7 @@ PAGE_BYTES = 8 << 20
 """What is taken of a page at once, unless the memory limit leaves less or more (host/budgets.py); what is behind it is asked for next."""
 
 SMALL_BYTES = 64 << 10
+MANIFEST_BYTES = 1 << 20
 """An error, a bundle, a relation: some hundred bytes each, and whatever a proxy has to say."""
 
 ENVELOPE_BYTES = 5 << 18
@@ -136,6 +137,19 @@ class Rest:
         data = await self._data("POST", f"/agents/{self._agent_id}/keys/register", SMALL_BYTES, body=body)
         left = _object(data).get("one_time_prekeys_left")
         return min(max(left, 0), MOST_PREKEYS_TOLD) if isinstance(left, int) and not isinstance(left, bool) else 0
+
+    async def manifest(self) -> Json:
+        """Returns the capability manifest that the relay has of this agent; empty if it has none."""
+        async with self._turn():
+            data = await self._data("GET", f"/agents/{self._agent_id}", MANIFEST_BYTES)
+        found = _object(data).get("capability_manifest")
+        return found if isinstance(found, dict) else {}
+
+    async def set_manifest(self, manifest: Json) -> None:
+        """Registers the capability manifest of this agent."""
+        async with self._turn():
+            body: Json = {"capability_manifest": manifest}
+            await self._data("PATCH", f"/agents/{self._agent_id}", MANIFEST_BYTES, body=body)
 
     async def devices(self, user_id: str) -> list[Json]:
         """Returns a person's devices with their bundles, as they stand in the answer; one without an id is left out."""

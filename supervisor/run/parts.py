@@ -28,6 +28,7 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import Rest
 from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.all_workers import AllWorkers
+from supervisor.run.announcing import announce
 from supervisor.run.core import CoreSettings, MessageCore
 from supervisor.run.fullness import Fullness
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
@@ -70,6 +71,7 @@ class Parts:
             polls=polls,
             speaks=lambda: self.slots.speaks,
         )
+        self._rest, self._manifest = rest, settings.manifest
         core = self.core
         self.twins = TwinWatch(core.prekeys, rest, device=device, metrics=metrics, speaks=lambda: self.slots.speaks)
         self.overview = Overview(client, names)
@@ -129,6 +131,7 @@ class Parts:
             self.redis_watch.run,
             self.slots.run,
             self._keep_connected,
+            self._announce,
             self.survey.run,
         ]
 
@@ -144,6 +147,12 @@ class Parts:
             bus_check(core.leases, core.reader, core.live),
             *self.survey.checks(),
         )
+
+    async def _announce(self) -> None:
+        """Registers the capability manifest, if there is one, once the relay lets us in."""
+        if self._manifest is not None:
+            await self.connection.wait_connected()
+            await announce(self._rest, self._manifest)
 
     async def _keep_connected(self) -> None:
         await self.slots.wait_until_fit(self.workforce.wait_until_ready)

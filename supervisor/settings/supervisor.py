@@ -17,6 +17,7 @@ from supervisor.settings.bounds import Bounds
 from supervisor.settings.files import upload_hosts_of
 from supervisor.settings.keeper import LogSettings, log_settings_of
 from supervisor.settings.key_settings import find_private_keys
+from supervisor.settings.manifest import Manifest, manifest_in
 from supervisor.settings.places import memory_places_of
 from supervisor.settings.reachable import Reachable
 from supervisor.settings.recycle_limits import RecycleLimits
@@ -30,6 +31,7 @@ from supervisor.settings.table import (
     HTTP_HOST,
     HTTP_PORT,
     KEY_CHANGE,
+    MANIFEST,
     MAX_CONNECTIONS,
     MCP_CONVERSATIONS,
     MEMORY,
@@ -84,6 +86,7 @@ class SupervisorSettings:
     first_sync_seconds: int
     key_change: str
     mcp_conversations: Reachable
+    manifest: Manifest | None
     backup_max_age_seconds: float
     log: LogSettings
     telemetry: TelemetrySettings | NowhereToSend | None
@@ -129,6 +132,7 @@ class SupervisorSettings:
             first_sync_seconds=reader.required(FIRST_SYNC_SECONDS, whole_number(0, 31_536_000), 0),
             key_change=reader.required(KEY_CHANGE, one_of(("hold", "accept", "refuse")), ""),
             mcp_conversations=reader.optional(MCP_CONVERSATIONS, Reachable.parse) or Reachable(),
+            manifest=reader.optional(MANIFEST, manifest_in),
             backup_max_age_seconds=backup_max_age_seconds_of(reader),
             log=log_settings_of(reader),
             telemetry=telemetry_of(reader),

@@ -67,6 +67,10 @@ MEMORY = Setting("HASHEE_MEMORY", "MiB, a whole number from 64 to 1048576")
 REDIS_MEMORY = Setting("HASHEE_REDIS_MEMORY", "MiB, a whole number from 24 to 1048576")
 FIRST_SYNC_SECONDS = Setting("HASHEE_FIRST_SYNC_SECONDS", "seconds, 0 to 31536000", default="86400")
 MCP_CONVERSATIONS = Setting("HASHEE_MCP_CONVERSATIONS", "ids of conversations with commas between them, or all")
+MANIFEST = Setting(
+    "HASHEE_MANIFEST",
+    "the path of a JSON file with a capability manifest",
+)
 ALL_SETTINGS = (
     AGENT_ID,
     AGENT_TOKEN,
@@ -119,6 +123,7 @@ ALL_SETTINGS = (
     FIRST_SYNC_SECONDS,
     KEY_CHANGE,
     MCP_CONVERSATIONS,
+    MANIFEST,
     LOG_LEVEL,
     LOG_FORMAT,
     *LLM_SETTINGS,

@@ -483,6 +483,9 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/groups.py:Groups._hear_of_rotations",
         "supervisor/peers/groups.py:Groups._ask_again",
     ),
+    "once after a start; whatever the relay answers it is asked again, unless it refuses (tests/supervisor/run/test_announcing.py)": (
+        "supervisor/run/announcing.py:announce",
+    ),
     "relations as frames tell of them: RedisFailed has the whole list read again": (
         "supervisor/peers/relations.py:Relations._keep",
     ),

@@ -25,7 +25,7 @@ from workers.llm.model import LLM
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY
 from workers.talk.cards import App, Approval, Card, Form
-from workers.talk.chat import Chat
+from workers.talk.chat import TOOL_TIMEOUT, Chat
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.payloads import Mention, Quote
 from workers.talk.progress import ProgressBar
@@ -340,6 +340,20 @@ class BlockingChat:
     def ask(self, what: Any, kind: Any = str, **named: Any) -> Any:
         """As Chat.ask. The handler's thread is unwound by an exception that no `except Exception` sees."""
         return _run(partial(self._chat.ask, what, kind, **named))
+
+    def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        scope: str,
+        timeout: timedelta = TOOL_TIMEOUT,
+        key: str | None = None,
+        who: str | None = None,
+    ) -> Any:
+        """As Chat.call_tool. The handler's thread is unwound as by `ask`."""
+        call = partial(self._chat.call_tool, name, arguments, scope=scope)
+        return _run(partial(call, timeout=timeout, key=key, who=who))
 
     def stream(self, *, markdown: bool = False, key: str | None = None) -> BlockingStream:
         """As Chat.stream, with a plain `with`."""

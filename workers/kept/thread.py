@@ -58,7 +58,7 @@ class Draft(msgspec.Struct, frozen=True):
 
     id: str
     entry: str
-    kind: Literal["text", "form", "approval", "app"]
+    kind: Literal["text", "form", "approval", "app", "tool_call"]
     who: list[str]
     due_ms: int
     question_hash: str

@@ -19,7 +19,7 @@ NOT_OPEN = "This question is no longer open."
 NOT_ASKED = "This question is for somebody else."
 OTHER_QUESTION = "This answers another question than the one that was asked. Please look at the card again."
 
-AskedKind = Literal["text", "form", "approval", "app"]
+AskedKind = Literal["text", "form", "approval", "app", "tool_call"]
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +154,8 @@ def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]])
         return Refused(NOT_ASKED)
     if one.bound_to not in ("", job.job_id):
         return Refused(NOT_OPEN)
+    if wait.kind == "tool_call" and artifact.get("subtype") != "tool_response":
+        return Refused(OTHER_QUESTION)
     if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
         return Refused(OTHER_QUESTION)
     return Answered(wait, answer_entry(said, job, wait.id))

@@ -31,6 +31,7 @@ CANCEL = "cancel"
 """The action of a progress card's Stop button."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TOOL = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ATTACHMENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _QUESTION = b"hashee-approval-v1\x00"
 _UNSEEN = frozenset(("Cc", "Cf", "Zl", "Zp"))
@@ -301,10 +302,37 @@ class App(_Card, frozen=True):
         return app_payload(self.ui, self.data)
 
 
+class ToolCall(_Card, frozen=True):
+    """A call of a tool that the person's app has (`chat.call_tool`). `arguments`: JSON values by name."""
+
+    subtype = "tool_call"
+    tool_name: str
+    arguments: Mapping[str, object]
+    permission_scope: str
+    timeout_ms: int
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tool_name, str) or not _TOOL.fullmatch(self.tool_name):
+            raise BadCard("call_tool: a tool's name has 1 to 64 characters of a-z, 0-9, '_', and begins with a letter")
+        _check_name("call_tool(scope=…)", self.permission_scope)
+        _check_size(self)
+
+    def built(self, card_id: str) -> Payload:
+        """Returns the inner payload."""
+        return _without_none(
+            call_id=card_id,
+            tool_name=self.tool_name,
+            arguments=_mapping("call_tool: the arguments", self.arguments),
+            permission_scope=self.permission_scope,
+            timeout_ms=self.timeout_ms,
+        )
+
+
 Card: TypeAlias = Info | Form | Approval | Progress | Media | App
 
 
-def card_payload(card: Card, card_id: str) -> Payload:
+def card_payload(card: Card | ToolCall, card_id: str) -> Payload:
     """Returns the message that shows a card under this id, certain to be JSON."""
     title = _seen(card.title) if isinstance(card, Approval) and card.title else card.title
     return _checked(type(card).__name__, card.payload(card_id, title))
@@ -316,6 +344,8 @@ def update_payload(
     """Returns the message that puts `new` in the place of what the card shows. `kind`: what the card is. Raises BadCard."""
     if kind == Approval.subtype:
         raise BadCard("an approval stays as it was asked; say what became of it with chat.reply()")
+    if kind == ToolCall.subtype:
+        raise BadCard("a call of a tool stays as it was made; make another one with chat.call_tool()")
     if isinstance(new, _Card):
         if new.kind != kind:
             raise BadCard(

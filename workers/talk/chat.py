@@ -15,13 +15,13 @@ import trio
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Payload, Reply
 from bus.records.sent_ids import text_id
-from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept
+from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept, NoAnswer, ToolDenied, ToolError, ToolTimeout
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
 from workers.kept.waits import QUESTION
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
-from workers.talk.cards import App, Approval, Card, Form, card_payload, update_payload
+from workers.talk.cards import App, Approval, Card, Form, ToolCall, card_payload, update_payload
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.emoji import is_one_emoji
 from workers.talk.payloads import (
@@ -43,6 +43,23 @@ from workers.talk.stream import Stream
 from workers.talk.typing import TYPING_RENEWAL_SECONDS, stop_typing
 
 Asked = TypeVar("Asked")
+
+TOOL_TIMEOUT = timedelta(seconds=10)
+"""PROTOCOL §4: a tool's `timeout_ms` where the manifest names none."""
+
+TOOL_WAY = timedelta(minutes=2)
+"""For the way to a person's app and back, and for the person, whom it may ask."""
+
+
+def _result_in(said: object) -> Any:
+    """Returns the result in the answer of a tool. Raises ToolDenied, ToolError."""
+    told = said if isinstance(said, dict) else {}
+    if told.get("status") == "ok":
+        return told.get("result")
+    if told.get("status") == "denied":
+        why = told.get("reason")
+        raise ToolDenied(why if isinstance(why, str) and why else "denied")
+    raise ToolError("the tool has failed in the person's app")
 
 
 class Chat:
@@ -295,6 +312,33 @@ class Chat:
         asks = Asks(self._thread, self._sending, self._message)
         question = Question.of(what, kind)
         return await asks.ask(question, timeout=timeout, key=key, who=who, again=again)
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        scope: str,
+        timeout: timedelta = TOOL_TIMEOUT,
+        key: str | None = None,
+        who: str | None = None,
+    ) -> Any:
+        """Has a tool of the platform run by the app of whoever wrote (or `who`), and returns its result (PROTOCOL §4.1).
+
+        `scope`: the permission that it needs, by its id in the agent's capability manifest; the app asks the person for it. `timeout`: how long it
+        may take, without the way to it and back. It is a wait as that of `ask`: the handler does not run meanwhile, and a later run gets the same
+        result. Raises ToolDenied, ToolTimeout, ToolError, TooManyWaits, BadAsk, BadCard.
+        """
+        if self._thread is None:
+            raise BadAsk("this chat cannot wait for an answer")
+        call = ToolCall(name, dict(arguments or {}), scope, round(timeout.total_seconds() * 1000))
+        asks = Asks(self._thread, self._sending, self._message)
+        question = Question.of(call, dict)
+        try:
+            said = await asks.ask(question, timeout=timeout + TOOL_WAY, key=key, who=who, again=None)
+        except NoAnswer as none:
+            raise (ToolTimeout() if none.why == "timeout" else ToolDenied(none.why)) from None
+        return _result_in(said)
 
     def was_asked(self, key: str) -> bool:
         """Returns whether this thread has asked a question with this key, which has been answered or ended."""

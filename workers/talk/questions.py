@@ -15,7 +15,7 @@ from bus.records.records import Payload
 from workers.errors import BadHandler
 from workers.kept.waits import QUESTION, AskedKind, Given
 from workers.talk.answers import Answer
-from workers.talk.cards import App, Approval, Form, card_payload
+from workers.talk.cards import App, Approval, Form, ToolCall, card_payload
 from workers.talk.payloads import text_payload
 
 MOST_MISFITS = 3
@@ -37,7 +37,7 @@ class Misfit(Exception):
 class Question(msgspec.Struct, frozen=True):
     """One question. `what`: a text, or a card; `kind`: the type of its answer."""
 
-    what: str | Approval | Form | App
+    what: str | Approval | Form | App | ToolCall
     kind: Any
 
     @classmethod
@@ -51,6 +51,8 @@ class Question(msgspec.Struct, frozen=True):
             return cls(what, what.fields if isinstance(what.fields, type) else dict[str, object])
         if isinstance(what, App):
             return cls(what, Answer)
+        if isinstance(what, ToolCall):
+            return cls(what, dict)
         if isinstance(what, type) and issubclass(what, msgspec.Struct):
             return cls(Form(what), what)
         raise BadHandler(f"ask takes a text, an Approval, a Form, an App or a Struct class, not {type(what).__name__}")
@@ -112,6 +114,8 @@ class Question(msgspec.Struct, frozen=True):
             return Answer(card_id=given.card_id, sender_id=given.sender_id, payload=said, kind=kind)
         if isinstance(self.what, Approval):
             return said.get("decision") == "approved"
+        if isinstance(self.what, ToolCall):
+            return said
         found = said.get("text") if self.asked == "text" else said.get("values")
         if isinstance(found, str) and self.kind is not str:
             found = found.strip()

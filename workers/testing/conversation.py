@@ -24,6 +24,7 @@ from bus.transport.lua import Argument
 from workers.handling.agent import Agent
 from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
 from workers.kept.waits import Answered, Refused, answer_in, continued
+from workers.talk.cards import ToolCall
 from workers.talk.payloads import text_payload
 from workers.testing.said import Said
 
@@ -305,8 +306,14 @@ class Conversation:
         return await self._run(self._make_job(dict(payload)))
 
     async def answer(self, card_id: str, payload: Mapping[str, object]) -> list[Said]:
-        """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1); returns the agent's replies to it."""
-        artifact = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
+        """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1), a call of a tool with `{"status": "ok", "result": …}`.
+
+        Returns the agent's replies to it.
+        """
+        artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
+        kept = self._kept.cards.get(card_id)
+        if kept is not None and kept.kind == ToolCall.subtype:
+            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
         return await self.send({"type": "artifact", "artifact": artifact})
 
     async def event(self, name: str, *, is_here: bool = True, **fields: object) -> list[Said]:

@@ -72,6 +72,12 @@ HANDLERS = (
         ("a_quote_says_which_question_is_answered", "if wait.id == quoted)", "if False)"),
     ),
     *of(
+        "supervisor/run/announcing.py",
+        ("tests/supervisor/run/test_announcing.py",),
+        ("a_manifest_that_breaks_is_warned_of", "if broken and not is_major(before, manifest):", "if False:"),
+        ("what_the_relay_has_is_not_set_again", "if before != manifest.as_json():", "if True:"),
+    ),
+    *of(
         "workers/tools/calls.py",
         APPROVED,
         (
