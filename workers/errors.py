@@ -165,14 +165,14 @@ class StateBeforeAsk(HandlerError):
 
 
 class StateInTool(HandlerError):
-    """A tool has changed the state: a later run of the message finds its result, does not run it again, and would not have the change."""
+    """A tool has changed the state, or forgets: a later run of the message finds its result, does not run it again, and would not have the change."""
 
     reason = "state_in_tool"
     is_final = True
 
     def __init__(self) -> None:
         super().__init__(
-            "a tool only reads the state: have it change the store at once (store.change), or return what the handler is to change"
+            "a tool only reads the state, and does not forget: have it change the store at once (store.change), or return what the handler is to do"
         )
 
 
@@ -341,8 +341,8 @@ class LLMRefused(LLMError):
 
     reason = "llm_refused"
 
-    def __init__(self, status: int, code: str = "") -> None:
-        remedy = _REMEDIES.get(status, "look at its log")
+    def __init__(self, status: int, code: str = "", remedy: str = "") -> None:
+        remedy = remedy or _REMEDIES.get(status, "look at its log")
         super().__init__(f"the model's endpoint answered with HTTP status {status}{code and f' ({code})'}: {remedy}")
         self.status = status
         self.code = code

@@ -496,10 +496,11 @@ class BlockingLLM:
         quote: Quote = False,
         mention: Mention = (),
         key: str | None = None,
+        tools: bool | Sequence[str] = True,
     ) -> str:
         """As LLM.reply."""
         reply = partial(self._llm.reply, prompt, system=system, model=model, markdown=markdown)
-        return _run(partial(reply, quote=quote, mention=mention, key=key))
+        return _run(partial(reply, quote=quote, mention=mention, key=key, tools=tools))
 
     def complete(
         self,
@@ -508,9 +509,10 @@ class BlockingLLM:
         *,
         system: str | None = None,
         model: str | None = None,
+        tools: bool | Sequence[str] = False,
     ) -> Any:
         """As LLM.complete."""
-        return _run(partial(self._llm.complete, prompt, type, system=system, model=model))
+        return _run(partial(self._llm.complete, prompt, type, system=system, model=model, tools=tools))
 
 
 class BlockingStore:

@@ -27,6 +27,15 @@ _TOO_LONG = re.compile(
     r"|exceed\w* (?:the )?(?:available |model'?s? |maximum )*(?:context|(?:input )?token)|tokens? (?:limit )?exceed",
     re.IGNORECASE,
 )
+_NO_TOOLS = re.compile(
+    r"does not support tools|tools? (?:use|calling) is not supported|support(?:s|ing)? (?:tool use|function calling)"
+    r"|enable-auto-tool-choice|tools param requires|requires --jinja",
+    re.IGNORECASE,
+)
+NO_TOOLS = (
+    "the model, or how it is served, takes no tools: take one that does, have its server read them (vLLM: --enable-auto-tool-choice, "
+    "llama.cpp: --jinja), or llm.reply(tools=False)"
+)
 _BY_NAME = (
     (re.compile(r"rate.?limit|too.?many.?requests|throttl", re.IGNORECASE), 429),
     (re.compile(r"overload|unavailable|capacity|server.?busy", re.IGNORECASE), 503),
@@ -61,6 +70,8 @@ def failure_of(status: int, headers: Mapping[str, str], told: object) -> LLMErro
     if status != 429 and _TOO_LONG.search(words):
         return LLMTooLong()
     after = seconds_asked(headers)
+    if _NO_TOOLS.search(words):
+        return LLMRefused(status, code, NO_TOOLS)
     if status == 429 and _OUT_OF_CREDIT.search(words):
         return LLMRefused(status, code)
     if status in _BUSY or (status >= _SERVER_ERRORS and after is not None):

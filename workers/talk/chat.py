@@ -15,10 +15,21 @@ import trio
 from bus.records.cards import CardKept
 from bus.records.records import InboundMessage, Payload, Reply
 from bus.records.sent_ids import text_id
-from workers.errors import BadAsk, BadReply, ChatClosed, HistoryNotKept, NoAnswer, ToolDenied, ToolError, ToolTimeout
+from workers.errors import (
+    BadAsk,
+    BadReply,
+    ChatClosed,
+    HistoryNotKept,
+    NoAnswer,
+    StateInTool,
+    ToolDenied,
+    ToolError,
+    ToolTimeout,
+)
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
 from workers.kept.waits import QUESTION
+from workers.kept.within import within
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
 from workers.talk.cards import App, Approval, Card, Form, ToolCall, card_payload, update_payload
@@ -364,6 +375,8 @@ class Chat:
         Also what this run has changed and said. A run that fails forgets nothing. Raises ChatClosed.
         """
         self._sending.check_open()
+        if within() is not None:
+            raise StateInTool
         if self._sending.keeping is not None:
             self._sending.keeping.forget()
         await trio.lowlevel.checkpoint()

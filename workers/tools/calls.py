@@ -42,6 +42,9 @@ OPEN_FOR: Final = timedelta(hours=24)
 MOST_RESULT_BYTES: Final = 16 * 1024
 """Of what the model is told of one call (UTF-8): more fills its context, and a journal of 1 MiB has to hold all of them."""
 
+MOST_OFFERED: Final = 128
+"""OpenAI and others refuse a request with more."""
+
 MOST_AT_ONCE: Final = 8
 """Calls of one turn that run at the same time."""
 
@@ -159,8 +162,8 @@ class ToolCalls:
         return replace(self, tools=lambda: [tool for tool in self.tools() if tool.name in names])
 
     def offered(self) -> list[Tool]:
-        """Returns the tools that there are now; of several with one name the first."""
-        return list({tool.name: tool for tool in reversed(self.tools())}.values())[::-1]
+        """Returns the tools that there are now, of several with one name the first; no more than endpoints take."""
+        return list({tool.name: tool for tool in reversed(self.tools())}.values())[::-1][:MOST_OFFERED]
 
     async def _plan(self, call: Wanted, tool: Tool | None, may_ride: bool) -> Told | _Ready:
         """Returns what is known of a call: what an earlier run has noted, why it cannot be made, or that it may be."""

@@ -178,6 +178,22 @@ async def test_a_refusal_names_its_status_its_code_and_the_remedy() -> None:
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ("400 Bad Request", "registry.ollama.ai/library/llama2:latest does not support tools"),
+        ("400 Bad Request", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+        ("500 Internal Server Error", "tools param requires --jinja flag"),
+        ("404 Not Found", "No endpoints found that support tool use."),
+    ],
+)
+async def test_a_model_that_takes_no_tools_is_asked_once_and_the_remedy_is_named(status: str, message: str) -> None:
+    async with endpoint(b"") as server:
+        with pytest.raises(LLMRefused, match="takes no tools") as caught:
+            await ask(server, refusal(status, {"message": message}))
+    assert message not in str(caught.value)
+
+
 async def test_an_endpoint_that_refuses_to_count_tokens_is_asked_without() -> None:
     refused = refusal("400 Bad Request", {"message": "Extra inputs are not permitted: stream_options"})
     async with endpoint(refused, events("Hello")) as server, asked(server) as client:

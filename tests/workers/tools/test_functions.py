@@ -16,6 +16,7 @@ from workers import (
     Agent,
     BadHandler,
     BlockingChat,
+    BlockingLLM,
     Chat,
     Job,
     Router,
@@ -298,6 +299,35 @@ async def test_complete_and_stream_call_tools_only_where_they_are_asked_to() -> 
         assert ["tools" in request for request in server.requests] == [False, True, True, True, True]
 
 
+async def test_a_sync_handler_has_its_model_call_tools_too() -> None:
+    async with endpoint(b"") as server:
+        agent = Agent(llm=LLM(base_url=server.base_url, model="small"))
+
+        @agent.tool
+        def count() -> int:
+            return 42
+
+        @agent.on_message()
+        def answer(llm: BlockingLLM, chat: BlockingChat) -> None:
+            llm.reply(tools=["count"])
+            chat.reply(str(llm.complete("How many?", int, tools=True)))
+
+        server.say(call("count"), events("42!"), call("count"), events("42"))
+        assert await say(conversation(agent)) == ["42!", "42"]
+
+
+async def test_a_model_is_offered_no_more_tools_than_endpoints_take() -> None:
+    async with endpoint(events("Hi")) as server:
+        agent = agent_at(server)
+
+        async def nothing() -> None: ...
+
+        for number in range(130):
+            agent.tool(name=f"tool{number}")(nothing)
+        await say(conversation(agent))
+        assert [one["function"]["name"] for one in server.requests[0]["tools"]] == [f"tool{n}" for n in range(128)]
+
+
 async def test_a_tool_that_changes_the_state_or_writes_at_the_end_is_refused_with_the_remedy() -> None:
     async with endpoint(b"") as server:
         agent = agent_at(server, state=Counted)
@@ -312,6 +342,14 @@ async def test_a_tool_that_changes_the_state_or_writes_at_the_end_is_refused_wit
 
         server.say(call("count"))
         with pytest.raises(StateInTool, match=r"store\.change"):
+            await say(conversation(agent))
+
+        @agent.tool
+        async def forget(chat: Chat) -> None:
+            await chat.forget()
+
+        server.say(call("forget"))
+        with pytest.raises(StateInTool, match="does not forget"):
             await say(conversation(agent))
         server.say(call("keep"))
         with pytest.raises(StoreInTool, match=r"store\.change"):
