@@ -115,6 +115,7 @@ async def test_the_page_has_every_call_of_the_agent() -> None:
         rest = Rest(client, "an-agent")
         methods = [name for name in vars(Rest) if not name.startswith("_")]
         arguments: dict[str, list[object]] = {"register_keys": [{}], "relations": [note], "poll": [None]}
+        arguments |= {"manifest": [], "set_manifest": [{}]}
         for name in methods:
             await getattr(rest, name)(*arguments.get(name, ["an-id"]))
     assert len(asked) >= len(methods)

@@ -17,6 +17,8 @@ SCHEMA_VERSION: Final = "1.0"
 MOST_BYTES: Final = 256 * 1024
 MOST_TIMEOUT_MS: Final = 600_000
 NO_JSONSCHEMA: Final = "the extra `manifest` beside a manifest: pip install 'hashee-agent[manifest]'"
+JSON_OBJECT: Final = "object"
+OBJECT: Final = 'the "type" object, and "additionalProperties" false'
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SEMVER: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
 
@@ -106,8 +108,8 @@ def _faults_of(tool: ToolDeclared, at: str, scopes: set[str]) -> Iterator[str]:
     if not 1 <= tool.timeout_ms <= MOST_TIMEOUT_MS:
         yield f"{at}.timeout_ms is 1 to {MOST_TIMEOUT_MS}"
     schema = tool.input_schema
-    if schema.get("type") != "object" or schema.get("additionalProperties") is not False:
-        yield f'{at}.input_schema has "type": "object" and "additionalProperties": false'
+    if schema.get("type") != JSON_OBJECT or schema.get("additionalProperties") is not False:
+        yield f"{at}.input_schema has {OBJECT}"
     if (wrong := _schema_fault(schema)) is not None:
         yield f"{at}.input_schema is JSON Schema 2020-12: {wrong}"
 
