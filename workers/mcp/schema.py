@@ -11,6 +11,8 @@ from referencing.exceptions import Unresolvable
 
 from workers.tools.tool import Arguments, BadArguments
 
+JSON_OBJECT = "object"
+
 MOST_REFERENCES: Final = 1_000
 """That are followed in one check: two to each of a hundred others would be more than there is time for."""
 
@@ -43,7 +45,7 @@ class ArgumentsCheck:
         }
         kind = extend(jsonschema.Draft202012Validator, bounds)
         try:
-            if schema.get("type") != "object":
+            if schema.get("type") != JSON_OBJECT:
                 raise BadSchema
             jsonschema.Draft202012Validator.check_schema(schema)
         except (jsonschema.SchemaError, RecursionError, TypeError):
