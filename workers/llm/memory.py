@@ -85,16 +85,6 @@ def without_tools(turns: Iterable[Spoken]) -> list[Spoken]:
     return [turn for turn in turns if not turn.tools]
 
 
-def until(turns: Iterable[Turn], most_ms: int) -> list[Turn]:
-    """Returns the turns that were said before what a person wrote later: a thread that has waited goes on with what it knew."""
-    found = list[Turn]()
-    for turn in turns:
-        if turn.role == "user" and turn.at_ms > most_ms:
-            break
-        found.append(turn)
-    return found
-
-
 def newest_within(turns: Sequence[Spoken], most_tokens: int, tokens: TokenCount) -> list[Spoken]:
     """Returns the newest turns that have so many tokens at most, from one of a person on."""
     left, first = most_tokens, len(turns)

@@ -24,7 +24,7 @@ from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
-from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in, until, without_tools
+from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in, without_tools
 from workers.llm.reading import FILTER, LENGTH, Completion
 from workers.llm.rounds import Chats, Rounds
 from workers.llm.tokens import TokenCount
@@ -338,7 +338,7 @@ class ModelRun:
     async def remembered(self, system: str | None, present: Sequence[Spoken], *, has_tools: bool) -> list[Messages]:
         """Returns the conversation as the model is told it, and as it is told it if that is too long. `has_tools`: it may call some."""
         found, tokens = self.opened.settings, self.opened.tokens
-        history = until(await self.thread.keeping.history(), self.thread.job.accepted_ms)
+        history = await self.thread.keeping.history()
         said = said_in(history, with_names=self._is_group)
         before = newest_within(said if has_tools else without_tools(said), found.history_tokens, tokens)
         prompt = system if system is not None else found.system_prompt
