@@ -5,10 +5,12 @@ out, give all calls the same one, repeat the name or the whole call, or send the
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+
+from workers.llm.texts import Joiner
 
 MOST_CALLS: Final = 32
 """Of one answer: a model that calls more has lost its way. What is beyond is not read."""
@@ -42,10 +44,11 @@ class _Open:
     arguments: str = ""
     beside: str = ""
     is_cut: bool = False
+    joiner: Joiner = field(default_factory=Joiner)
 
     def closed(self, number: int) -> Call:
         """Returns the call. An id of ours has nine letters and digits, as Mistral's endpoints demand."""
-        arguments = "" if self.is_cut else _once(self.arguments)
+        arguments = "" if self.is_cut else _once(self.arguments + self.joiner.end())
         return Call(self.id or f"call{number:05d}", self.name, arguments if arguments.strip() else "{}", self.beside)
 
 
@@ -117,11 +120,12 @@ class CallReader:
         if self._size > MOST_ARGUMENTS_BYTES:
             one.is_cut, one.arguments = True, ""
         else:
-            one.arguments += arguments
+            one.arguments += one.joiner.feed(arguments)
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Returns a text that can be kept: half a character is none."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _once(arguments: str) -> str:

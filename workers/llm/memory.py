@@ -4,6 +4,7 @@ Many chat templates refuse a conversation that does not begin with a person, or 
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,10 @@ from workers.kept.history import ToolUse, Turn
 from workers.llm.calls import Call
 from workers.llm.tokens import TokenCount
 from workers.tools.tool import FUNCTION
+
+MOST_NAME_CHARACTERS = 64
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
+"""Endpoints refuse a conversation in which a tool has another name, also if a model has made it up."""
 
 CUT_SHORT = " […]"
 """Stands behind the text of a turn that was kept in part."""
@@ -45,7 +50,10 @@ def tool_messages(text: str, calls: Sequence[Call], results: Sequence[str]) -> l
             **(json.loads(call.beside) if call.beside else {}),
             "id": call.id,
             "type": FUNCTION,
-            FUNCTION: {"name": call.name, "arguments": _object(call.arguments)},
+            FUNCTION: {
+                "name": _NO_NAME.sub("_", call.name)[:MOST_NAME_CHARACTERS],
+                "arguments": _object(call.arguments),
+            },
         }
         for call in calls
     ]

@@ -424,6 +424,13 @@ SHAPES = {
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": None}},
         {"index": 0, "id": None, "type": None, "function": {"name": None, "arguments": '{"at": "x"}'}},
     ],
+    "a character whose halves come apart": [
+        {"index": 0, "id": "a\ud83d", "function": {"name": "look", "arguments": '{"at": "x\ud83d'}},
+        {"index": 0, "function": {"arguments": '\ude00"}'}},
+    ],
+    "half a character, and no more": [
+        {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x\ud83d"}'}},
+    ],
     "whole again behind its pieces": [
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x"}'}},
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x"}'}},
@@ -441,9 +448,9 @@ async def test_calls_are_read_as_endpoints_send_them(pieces: list[dict[str, Any]
             return f"at {at}"
 
         body = sse(*(chunk(tool_calls=[piece]) for piece in pieces), chunk(finish="stop"))
-        assert await returned(server, agent, body) == ["at x"]
+        assert await returned(server, agent, body) in (["at x"], ["at x\U0001f600"], ["at x\ufffd"])
         [made] = server.requests[-1]["messages"][-2]["tool_calls"]
-        assert len(made["id"]) in (1, 9)
+        assert len(made["id"]) in (1, 2, 9)
 
 
 async def test_two_calls_with_one_index_are_two_and_ids_are_each_another() -> None:
@@ -477,6 +484,18 @@ async def test_what_stands_beside_a_call_goes_back_with_it() -> None:
         assert await returned(server, agent, body) == ["x"]
         [made] = server.requests[-1]["messages"][-2]["tool_calls"]
         assert made["extra_content"] == beside["extra_content"]
+
+
+async def test_a_name_that_a_model_has_made_up_is_told_back_as_endpoints_take_names() -> None:
+    async with endpoint(b"") as server:
+        agent = agent_at(server)
+
+        @agent.tool
+        async def look() -> None: ...
+
+        assert await returned(server, agent, call("functions.look at 📷" + "x" * 80)) == [running.NO_SUCH_TOOL]
+        [made] = server.requests[-1]["messages"][-2]["tool_calls"]
+        assert made["function"]["name"] == ("functions_look_at__" + "x" * 80)[:64]
 
 
 async def test_too_much_of_arguments_is_none() -> None:
