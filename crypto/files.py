@@ -17,6 +17,19 @@ from crypto import msgpack, strict_base64
 from crypto.errors import Reason, Unreadable
 from crypto.primitives import KEY_BYTES, TAG_BYTES, Random, aead_open, aead_seal
 
+__all__ = [
+    "CHUNK_BYTES",
+    "MAX_FILE_BYTES",
+    "Attachment",
+    "FileKey",
+    "FileOpener",
+    "FileSealer",
+    "Reason",
+    "Unreadable",
+    "file_aad",
+    "sealed_size",
+]
+
 CHUNK_BYTES: Final = 1024 * 1024
 """One chunk in memory at a time, twice (plain and sealed): 4 MiB is never reached."""
 

@@ -33,6 +33,7 @@ ROOMS: Final = (
     "workers.llm",
     "workers.tools",
     "workers.talk",
+    "workers.files",
     "workers.kept",
     "workers.errors",
     "bus.whole",
@@ -82,6 +83,15 @@ NEVER: Final[dict[str, tuple[str, ...]]] = {
     "bus": ("crypto",),
     "sandbox": ("supervisor.settings", "supervisor.observe", "supervisor.pool", "supervisor.keeper"),
 }
+
+MAY: Final[dict[tuple[str, str], str]] = {
+    (
+        "workers.files",
+        "crypto.files",
+    ): "a file is sealed and opened where it is made and read: its key is in the payload, which the worker has anyway, "
+    "and no byte of it goes through Redis or the supervisor. It knows no identity and no session.",
+}
+"""What a room may import although `NEVER` has it, each with its reason: that one module, from that one room."""
 
 RECORDS_KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "supervisor.pool": ("bus.records.control", "bus.records.sealing"),

@@ -21,6 +21,7 @@ from bus.records.records import InboundMessage
 from workers.errors import (
     BadAsk,
     BadCard,
+    BadFile,
     BadHandler,
     BadReminder,
     BadReply,
@@ -29,6 +30,16 @@ from workers.errors import (
     CannotStart,
     ChatClosed,
     Fail,
+    FileBroken,
+    FileDailyLimit,
+    FileError,
+    FileGone,
+    FileNotSaved,
+    FileNotText,
+    FileRefused,
+    FilesOff,
+    FilesUnreachable,
+    FileTooLarge,
     HandlerError,
     HistoryNotKept,
     JournalFull,
@@ -43,6 +54,8 @@ from workers.errors import (
     NotSent,
     OutcomeUnknown,
     Retry,
+    SpoolFull,
+    SpoolUnusable,
     StateBeforeAsk,
     StateInTool,
     StateTooLarge,
@@ -59,11 +72,15 @@ from workers.errors import (
     TooManyWaits,
     WaitsFull,
 )
+from workers.files.inbound import InboundFile, Message
+from workers.files.outgoing import Audio, File, Image, Video
 from workers.handling.agent import Agent
 from workers.handling.blocking import (
     BlockingChat,
+    BlockingFile,
     BlockingJob,
     BlockingLLM,
+    BlockingMessage,
     BlockingSent,
     BlockingStore,
     BlockingStream,
@@ -82,7 +99,6 @@ from workers.talk.chat import Chat
 from workers.talk.sent import Sent
 from workers.talk.stream import Stream
 
-Message = InboundMessage
 Job = JobContext
 
 __all__ = [
@@ -93,16 +109,20 @@ __all__ = [
     "Answer",
     "App",
     "Approval",
+    "Audio",
     "BadAsk",
     "BadCard",
+    "BadFile",
     "BadHandler",
     "BadReminder",
     "BadReply",
     "BadState",
     "BadStep",
     "BlockingChat",
+    "BlockingFile",
     "BlockingJob",
     "BlockingLLM",
+    "BlockingMessage",
     "BlockingOutside",
     "BlockingOutsideStream",
     "BlockingSent",
@@ -115,10 +135,23 @@ __all__ = [
     "Event",
     "Fail",
     "Field",
+    "File",
+    "FileBroken",
+    "FileDailyLimit",
+    "FileError",
+    "FileGone",
+    "FileNotSaved",
+    "FileNotText",
+    "FileRefused",
+    "FileTooLarge",
+    "FilesOff",
+    "FilesUnreachable",
     "Form",
     "HandlerError",
     "History",
     "HistoryNotKept",
+    "Image",
+    "InboundFile",
     "InboundMessage",
     "Info",
     "Job",
@@ -145,6 +178,8 @@ __all__ = [
     "Retry",
     "Router",
     "Sent",
+    "SpoolFull",
+    "SpoolUnusable",
     "StateBeforeAsk",
     "StateInTool",
     "StateTooLarge",
@@ -163,5 +198,6 @@ __all__ = [
     "ToolTimeout",
     "ToolUse",
     "Turn",
+    "Video",
     "WaitsFull",
 ]

@@ -357,6 +357,139 @@ _REMEDIES = {
 }
 
 
+class FileError(HandlerError):
+    """A file could not be read or sent. `reason` says why in a word, as docs/messages.md lists them; this class itself is never raised."""
+
+
+class FilesOff(FileError):
+    """This worker has no way to files: no file gate was named, or it does not know this worker."""
+
+    reason = "files_off"
+    is_final = True
+
+
+class FileBroken(FileError):
+    """What came is not the file that its message speaks of. `why`: `changed` (another content, conversation or key, cut, or with something behind
+    it), `size` (another size than was said), `payload` (the message does not say how it is opened).
+
+    Nothing of it was delivered by `save` and `bytes`; what `chunks` and `texts` gave before is a true beginning.
+    """
+
+    reason = "file_broken"
+    is_final = True
+
+    def __init__(self, why: str, detail: str) -> None:
+        super().__init__(f"the file is not what its message says ({why}: {detail}): ask for it to be sent again")
+        self.why = why
+
+
+class FileGone(FileError):
+    """The relay has no such file, or no longer."""
+
+    reason = "file_gone"
+    is_final = True
+
+    def __init__(self) -> None:
+        super().__init__("the relay has no such file, or no longer: ask for it to be sent again")
+
+
+class FileTooLarge(FileError):
+    """A file over a limit; nothing of it was read."""
+
+    reason = "file_too_large"
+    is_final = True
+
+    def __init__(self, size: int, limit: int, remedy: str) -> None:
+        super().__init__(f"a file of {size} bytes is over the limit of {limit}: {remedy}")
+        self.size = size
+        self.limit = limit
+
+
+class FileDailyLimit(FileError):
+    """The platform takes no more files of this agent today; nothing of this one was read."""
+
+    reason = "file_daily_limit"
+    is_final = True
+
+    def __init__(self, sent: int, size: int, limit: int) -> None:
+        super().__init__(
+            f"{sent} bytes of files were sent today, and with {size} more it would be over the platform's {limit} a day (UTC): "
+            "send less, or tomorrow"
+        )
+
+
+class FileNotText(FileError):
+    """A file that is no text was read as one."""
+
+    reason = "file_not_text"
+    is_final = True
+
+    def __init__(self, at: int) -> None:
+        super().__init__(
+            f"the file is no text in UTF-8 (byte {at}): read it with chunks(), bytes() or save(), or say which files you read"
+        )
+        self.at = at
+
+
+class FileRefused(FileError):
+    """The relay or the file gate does not take it, or does not give it. `why`: the gate's word."""
+
+    reason = "file_refused"
+    is_final = True
+
+    def __init__(self, why: str, message: str = "") -> None:
+        super().__init__(f"the file was refused ({why}){message and f': {message}'}")
+        self.why = why
+
+
+class FilesUnreachable(FileError):
+    """The file gate or the relay could not be reached for a while, or broke off each time. The job comes again as after any failure."""
+
+    reason = "files_unreachable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the file gate or the relay cannot be used ({why}): look whether `hashee-agent status` shows the gate, and at its log"
+        )
+        self.why = why
+
+
+class BadFile(FileError):
+    """Something that cannot be sent as a file; the text says why and what helps."""
+
+    reason = "bad_file"
+    is_final = True
+
+
+class SpoolFull(FileError):
+    """Sealed files on their way out have no room. The job comes again as after any failure."""
+
+    reason = "spool_full"
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(f"there is no room for a sealed file in {folder}: {why}")
+
+
+class SpoolUnusable(FileError):
+    """The folder of sealed files on their way out cannot be used. The job comes again as after any failure."""
+
+    reason = "spool_unusable"
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(
+            f"the folder {folder} for files on their way out cannot be used: {why}. HASHEE_SPOOL_DIR names another"
+        )
+
+
+class FileNotSaved(FileError):
+    """A file could not be written where it was to be saved; nothing stands there that was not there before."""
+
+    reason = "file_not_saved"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the file cannot be saved: {why}")
+
+
 class NotSent(Exception):
     """A message from outside was not queued. `reason`: one word, as docs/handlers.md lists them; `full` and `no_agent` may be over in a moment."""
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import msgspec
 
 from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of_sender
-from bus.records.journal import MOST_JOURNAL_BYTES, pack_entry
+from bus.records.journal import JOURNAL_PREFIX, MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
 from bus.records.presence import Presence, presence_of
 from bus.records.records import Job
@@ -104,6 +104,11 @@ class OpenWait(msgspec.Struct, frozen=True):
 
 class ThreadSteps(JobSteps):
     """The steps of one agent's jobs, with those of their threads."""
+
+    async def has_noted(self, conversation_id: str, name: str) -> bool:
+        """Returns whether the job that runs in a conversation, or is to run there again, has noted an entry of this name."""
+        found = await self._commands.command("HGET", self._keys.emitted(conversation_id), JOURNAL_PREFIX + name)
+        return found is not None
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:
         """Returns an entry for `note`: made once, so that a repeated note is known as the same."""

@@ -28,6 +28,22 @@ APPROVALS_ENDED = frozenset({"asked", "granted", "refused", "unanswered"})
 BUDGETS_PER = frozenset({"sender", "agent"})
 BUDGET_LIMITS = frozenset({"messages_per_minute", "messages_per_day", "tokens_per_day"})
 LLM_METRICS = frozenset({"business_llm_duration_ms", "business_llm_first_token_seconds", "business_llm_tokens"})
+DIRECTIONS = frozenset({"in", "out"})
+FILE_FAILURES = frozenset(
+    {
+        *(
+            "file_broken_changed",
+            "file_broken_size",
+            "file_broken_payload",
+            "file_gone",
+            "file_too_large",
+            "file_not_text",
+        ),
+        *("file_daily_limit", "file_refused", "files_off", "files_unreachable", "spool_full", "spool_unusable"),
+        *("file_not_saved", "bad_file"),
+    }
+)
+"""What workers say of files that failed (workers/files/files.py)."""
 OTHER = "other"
 
 
@@ -47,6 +63,7 @@ class Metrics:
             "hashee_decrypt_failure", "Messages that could not be read", ["reason"], registry=registry
         )
         self._add_models(registry)
+        self._add_files(registry)
         self.job_attempts = Counter(
             "hashee_job_attempt",
             "Runs of a handler that ended, by outcome: done, failed",
@@ -197,6 +214,26 @@ class Metrics:
         )
         self._tools: set[str] = set()
 
+    def _add_files(self, registry: CollectorRegistry) -> None:
+        self._file_bytes = Counter(
+            "hashee_worker_file_bytes",
+            "Bytes of files that handlers read (in) and sent (out), without what sealing adds",
+            ["direction"],
+            registry=registry,
+        )
+        self._files = Counter(
+            "hashee_worker_files",
+            "Files that handlers read to their end (in), or sent (out)",
+            ["direction"],
+            registry=registry,
+        )
+        self._file_failures = Counter(
+            "hashee_worker_file_failures",
+            "Files that handlers could not read (in) or send (out), by reason",
+            ["direction", "reason"],
+            registry=registry,
+        )
+
     def _add_messages(self, registry: CollectorRegistry) -> None:
         """Adds the metrics that each message changes."""
         self._inbound = Counter(
@@ -324,6 +361,14 @@ class Metrics:
                 self._tool_calls.labels(self._tool(labels.get("tool", "")), outcome).inc()
             case "business_approvals":
                 self._approvals.labels(_bounded(labels.get("outcome", OTHER), APPROVALS_ENDED)).inc()
+            case "worker_file_bytes":
+                self._file_bytes.labels(_bounded(labels.get("direction", OTHER), DIRECTIONS)).inc(max(0.0, value))
+            case "worker_files":
+                self._files.labels(_bounded(labels.get("direction", OTHER), DIRECTIONS)).inc(max(0.0, value))
+            case "worker_file_failures":
+                direction = _bounded(labels.get("direction", OTHER), DIRECTIONS)
+                reason = _bounded(labels.get("reason", OTHER), FILE_FAILURES)
+                self._file_failures.labels(direction, reason).inc(max(0.0, value))
 
     def _tool(self, name: str) -> str:
         if not name or (name not in self._tools and len(self._tools) >= MOST_TOOLS):

@@ -150,6 +150,54 @@ DEAD: Mapping[str, Remedy] = {
         "the conversation is longer than the model's context, also without its older half",
         "set HASHEE_LLM_HISTORY_TOKENS lower or give the model more context, hashee-agent reload, then retry",
     ),
+    "file_broken": Remedy(
+        "a file was not what its message said: changed, cut, of another conversation or size, or without a key",
+        "ask for it to be sent again; drop it",
+    ),
+    "file_gone": Remedy(
+        "the relay has a file no longer",
+        "ask for it to be sent again; drop it",
+    ),
+    "file_too_large": Remedy(
+        "a file over 100 MB, or over what the handler takes into memory (`bytes(most=…)`)",
+        "read it by chunks() or save(), send less; then retry",
+    ),
+    "file_not_text": Remedy(
+        "a file that is no text in UTF-8 was read by texts()",
+        "have the handler say which files it reads, hashee-agent reload, then retry",
+    ),
+    "file_daily_limit": Remedy(
+        "over 1 GB of files in a day (UTC), by the worker's count or the relay's word",
+        "retry tomorrow",
+    ),
+    "file_refused": Remedy(
+        "the relay or the file gate refused a file for good",
+        "the log has the gate's word for why; mend that, then retry",
+    ),
+    "files_off": Remedy(
+        "no file gate was named (HASHEE_FILES_URL), or it does not know this worker: another bus key, or clocks that differ by more than a minute",
+        "the log says which; mend it, then retry",
+    ),
+    "files_unreachable": Remedy(
+        "the file gate or the relay could not be used for a minute, in each of the tries",
+        "look at the gate and its log (hashee-agent status), then retry: an upload goes on where it was",
+    ),
+    "spool_full": Remedy(
+        "sealed files on their way out had no room: HASHEE_SPOOL_MB, or the disk",
+        "make room, or give them more, then retry",
+    ),
+    "spool_unusable": Remedy(
+        "the folder for sealed files (HASHEE_SPOOL_DIR) could not be made or written",
+        "the log names it and the reason; mend it, then retry",
+    ),
+    "file_not_saved": Remedy(
+        "a file could not be written where the handler saves it",
+        "the log says why; mend it, then retry",
+    ),
+    "bad_file": Remedy(
+        "the handler sends something that cannot be a file: no name, another type, a path that is not there, a file that changes while it is read",
+        "the log says what; mend the handler, hashee-agent reload, then retry",
+    ),
     "timeout": Remedy(
         "one run took longer than HASHEE_JOB_SECONDS",
         "make the handler faster or the limit longer, then retry",

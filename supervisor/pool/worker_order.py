@@ -32,7 +32,7 @@ OURS_FOR_WORKERS = frozenset(
     {
         *("HASHEE_AGENT_ID", "HASHEE_LOG_LEVEL", "HASHEE_LOG_FORMAT"),
         *("HASHEE_JOB_SECONDS", "HASHEE_RETRY_SECONDS", "HASHEE_RETRY_TIMEOUTS", "HASHEE_SHOW_ERRORS"),
-        *("HASHEE_FILES_URL", "HASHEE_FILES_CA"),
+        *("HASHEE_FILES_URL", "HASHEE_FILES_CA", "HASHEE_SPOOL_DIR", "HASHEE_SPOOL_MB"),
     }
 )
 """What a worker reads (bus/settings/shared.py); every other HASHEE_* stays here, its _FILE form too."""
@@ -71,7 +71,7 @@ class WorkerTimes:
 class WorkerOrder:
     """What every worker of a pool is started with. `environ` is the supervisor's; a worker gets what `worker_environment` leaves of it.
 
-    `report_files`: it says from which files of the owner its handler was loaded. `way`: how `python` and `directory` are found when they
+    `spool_dir`: for its sealed files on their way out. `report_files`: it says from which files of the owner its handler was loaded. `way`: how `python` and `directory` are found when they
     are gone.
     """
 
@@ -87,6 +87,7 @@ class WorkerOrder:
     way: ProgramPath | None = None
     times: WorkerTimes = WorkerTimes()
     report_files: bool = False
+    spool_dir: Path | None = None
 
     def place(self) -> CodePlace:
         """Returns from where a worker is started. Raises CodeGone."""
@@ -136,6 +137,7 @@ def spawn(order: WorkerOrder, consumer: str, number: int) -> Spawned:
                 agent_id=order.agent_id,
                 redis_url=order.redis_url,
                 has_own_redis=order.has_own_redis,
+                spool_dir=order.spool_dir,
             )
             | {COOKIE: consumer},
             cwd=place.directory,
@@ -172,12 +174,18 @@ def module_files(order: WorkerOrder) -> tuple[str, ...]:
 
 
 def worker_environment(
-    environ: Mapping[str, str], *, agent_id: str, redis_url: str, has_own_redis: bool = False
+    environ: Mapping[str, str],
+    *,
+    agent_id: str,
+    redis_url: str,
+    has_own_redis: bool = False,
+    spool_dir: Path | None = None,
 ) -> dict[str, str]:
     """Returns what is left of `environ` for a worker of this agent. `has_own_redis`: the URL is that of its private Redis."""
     kept = {name: value for name, value in environ.items() if _may_go(name)}
     kept |= headers_to_hand_on(environ) | api_key_to_hand_on(environ)
     told = {OWN_REDIS: "1"} if has_own_redis else {}
+    told |= {"HASHEE_SPOOL_DIR": str(spool_dir)} if spool_dir is not None else {}
     return kept | told | {"HASHEE_AGENT_ID": agent_id, "HASHEE_REDIS_URL": redis_url}
 
 

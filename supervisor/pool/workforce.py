@@ -84,6 +84,7 @@ class Workforce:
             python=str(place.python),
             way=self._way,
             report_files=settings.reload_on_change,
+            spool_dir=settings.spool.folder,
             times=WorkerTimes(job_seconds=settings.job_seconds),
         )
 

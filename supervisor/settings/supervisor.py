@@ -10,6 +10,7 @@ from bus.settings.llm import llm_settings_of
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsReader, number, one_of, whole_number
 from bus.settings.shared import agent_id_of
+from bus.settings.spool_place import SpoolPlace, spool_place_of
 from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_of
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
@@ -75,6 +76,7 @@ class SupervisorSettings:
     redis_memory_bytes: int | None
     store_key: Secret[bytes] | None
     files: FilesPlace | None
+    spool: SpoolPlace
     state_dir: Path
     runtime_dir: Path
     memory_places: tuple[Path, ...]
@@ -121,6 +123,7 @@ class SupervisorSettings:
             redis_memory_bytes=reader.optional(REDIS_MEMORY, parsers.mebibytes(24)),
             store_key=reader.optional(STORE_KEY, parsers.secret_bytes),
             files=files_place_of(reader),
+            spool=spool_place_of(reader, agent_id),
             state_dir=state_dir_of(reader, agent_id),
             runtime_dir=runtime_dir_of(environ),
             memory_places=memory_places_of(environ),

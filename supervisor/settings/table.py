@@ -21,6 +21,7 @@ from bus.settings.shared import (
     SHOW_ERRORS,
     STATE_DIR,
 )
+from bus.settings.spool_place import SPOOL_DIR, SPOOL_MB
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS
 from supervisor.settings.way import PROXY
@@ -107,6 +108,8 @@ ALL_SETTINGS = (
     FILES_CERT,
     FILES_CERT_KEY,
     UPLOAD_HOSTS,
+    SPOOL_DIR,
+    SPOOL_MB,
     BACKUP_PASSPHRASE_FILE,
     BACKUP_RECIPIENTS,
     BACKUP_IDENTITY_FILE,

@@ -8,6 +8,7 @@ from bus.settings.files_place import files_place_of
 from bus.settings.llm import llm_settings_of
 from bus.settings.reader import SettingsReader
 from bus.settings.shared import BUS_KEY, agent_id_of
+from bus.settings.spool_place import spool_place_of
 from bus.telemetry.settings import telemetry_of
 from supervisor.settings import parsers
 from supervisor.settings.keeper import LogSettings, log_settings_of
@@ -37,6 +38,11 @@ class LoneWorkerSettings:
             concurrency=shared.concurrency_of(reader),
             log=log_settings_of(reader),
         )
-        telemetry_of(reader), llm_settings_of(reader), files_place_of(reader)  # all are read by `python -m workers`
+        (
+            telemetry_of(reader),
+            llm_settings_of(reader),
+            files_place_of(reader),
+            spool_place_of(reader, settings.agent_id),
+        )  # all are read by `python -m workers`
         reader.finish()
         return settings

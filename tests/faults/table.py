@@ -31,6 +31,11 @@ class Fault(enum.Enum):
     RECEIVER_GONE = "refused, reset, no answer in time"
     RECEIVER_REFUSES = "4xx, 429, 5xx"
     RECEIVER_MALFORMED = "no HTTP"
+    GATE_REFUSED = "a refusal for good: of the gate, or of the relay behind it"
+    GATE_LIMITED = "one too many"
+    GATE_FAILED = "the relay behind it is away, slow, or fails"
+    GATE_GONE = "no gate, a reset, a cut, no answer in time"
+    GATE_MALFORMED = "no HTTP, no JSON, another shape, huge"
 
 
 class Kind(enum.Enum):
@@ -43,6 +48,7 @@ class Kind(enum.Enum):
     PAGES = frozenset({Fault.MORE_THAN_A_PAGE})
     LINE = frozenset({Fault.OTHER_VERSION, Fault.TOO_LONG, Fault.CUT, Fault.ENDED})
     RECEIVER = frozenset({Fault.RECEIVER_GONE, Fault.RECEIVER_REFUSES, Fault.RECEIVER_MALFORMED})
+    GATE = frozenset({Fault.GATE_REFUSED, Fault.GATE_LIMITED, Fault.GATE_FAILED, Fault.GATE_GONE, Fault.GATE_MALFORMED})
     STEP = frozenset[Fault]()
     """Within an operation that raises to its caller, a loop of another kind; it has its end in itself."""
     HERE = frozenset({None})
@@ -496,6 +502,22 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/peers/twins.py:TwinWatch.run",
     ),
     "measures once every few seconds; RedisFailed is looked over": ("supervisor/run/survey.py:Survey.run",),
+    "one call of the file gate, or one file: a cut, a silence and whatever is no answer are a GateFailed (tests/workers/files/test_gate.py)": (
+        "workers/files/gate.py:_Exchange.send",
+        "workers/files/gate.py:_Exchange.hear",
+        "workers/files/gate.py:_Exchange.body",
+        "workers/files/gate.py:_Exchange.next",
+        "workers/files/memory.py:MemoryGate.put",
+    ),
+    "the pieces of one file, of the loops over the gate; each ends with its file or its error (tests/workers/files)": (
+        "workers/files/inbound.py:InboundFile.bytes",
+        "workers/handling/blocking.py:_each",
+        "workers/files/inbound.py:InboundFile.save",
+        "workers/files/inbound.py:Texts.__anext__",
+        "workers/files/reading.py:Opening.next",
+        "workers/files/upload.py:_Opened.__anext__",
+        "workers/files/upload.py:_seal_into",
+    ),
     "what comes over the live channel; what is not readable is passed over (tests/supervisor/outbound/test_streams.py)": (
         "supervisor/outbound/streams.py:Streams.run",
     ),
@@ -578,5 +600,29 @@ INSIDE: dict[str, tuple[str, ...]] = {
     ),
 }
 
+FILES = "tests/workers/files/test_reading.py"
+ANSWERS_OF_A_GATE = "tests/workers/files/test_gate.py::test_an_answer_that_is_none_is_a_failure_that_may_pass"
+BY_A_GATE = {
+    Fault.GATE_REFUSED: f"{FILES}::test_what_does_not_get_better_is_not_tried_again",
+    Fault.GATE_LIMITED: f"{FILES}::test_it_waits_as_long_as_the_relay_says",
+    Fault.GATE_FAILED: f"{FILES}::test_a_gate_that_does_not_come_back_is_given_up_after_a_while",
+    Fault.GATE_GONE: f"{FILES}::test_a_gate_that_dies_meanwhile_costs_one_retry",
+    Fault.GATE_MALFORMED: ANSWERS_OF_A_GATE,
+}
+ROWS |= {
+    "workers/files/reading.py:Fetch._read": held((Kind.GATE, BY_A_GATE)),
+    "workers/files/upload.py:_patiently": held(
+        (
+            Kind.GATE,
+            {
+                Fault.GATE_REFUSED: "tests/workers/files/test_upload.py::test_one_that_is_forgotten_each_time_is_given_up",
+                Fault.GATE_LIMITED: BY_A_GATE[Fault.GATE_LIMITED],
+                Fault.GATE_FAILED: "tests/workers/files/test_upload.py::test_a_relay_that_is_away_has_the_job_come_again_and_go_on",
+                Fault.GATE_GONE: "tests/workers/files/test_upload.py::test_a_gate_that_dies_costs_one_retry",
+                Fault.GATE_MALFORMED: ANSWERS_OF_A_GATE,
+            },
+        )
+    ),
+}
 ROWS |= {name: step(why) for why, names in STEPS.items() for name in names}
 ROWS |= {name: here(why) for why, names in INSIDE.items() for name in names}

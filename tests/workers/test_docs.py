@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.cards import Cards
 from workers import Agent
-from workers.testing import Said, conversation
+from workers.testing import Conversation, Said, conversation
 
 ROOT = Path(__file__).parents[2]
 SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
@@ -28,8 +28,12 @@ def snippets() -> list[tuple[str, str, str]]:
     return [*found, ("README", code, OF_README)]
 
 
-def shown(said: Said, cards: Cards) -> str:
-    """A card on one line."""
+def shown(said: Said, cards: Cards, chat: Conversation) -> str:
+    """A card on one line; of a file its name and content, of a picture what it shows."""
+    if said.payload["type"] == "file":
+        return f"[{said.payload['filename']}] {chat.content_of(said).decode().strip()}"
+    if said.payload["type"] == "image":
+        return f"[image] {said.payload['alt']}"
     card = cards.read(said.payload)
     return said.text if card is None else card.text.replace("\n", " | ")
 
@@ -50,9 +54,11 @@ async def test_a_snippet_runs_and_says_what_the_page_says(
             assert heard == [], f"{heading}: said, and not on the page"
             if line.startswith(">> "):
                 replies = await chat.answer(list(cards.shown)[-1], json.loads(line[3:]))
+            elif file := re.fullmatch(r"> \[(.*?)\] (.*)", line):
+                replies = await chat.send_file(file[2].encode(), name=file[1])
             else:
                 replies = await chat.say(line[2:])
-            heard = [shown(said, cards) for said in replies]
+            heard = [shown(said, cards, chat) for said in replies]
         else:
             assert heard, f"{heading}: {line} was not said"
             assert f"< {heard.pop(0)}" == line

@@ -127,3 +127,19 @@ async def test_what_was_said_before_is_what_the_model_is_given() -> None:
     assert await chat.run_again() == []
     await chat.say("/forget")
     assert [said.text for said in await chat.say("three")] == ["1. I have read 1 turns, from 'three' to 'three'."]
+
+
+@pytest.mark.long
+async def test_a_file_of_20_mb_is_summarised_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"line {number}: nothing new under the sun\n" for number in range(500_000))[: 20 * 1024 * 1024]
+    pieces = -(-len(text) // 40_000)
+    async with endpoint(*(events(f"note {number}") for number in range(pieces))) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        chat = conversation(load("summary_agent"))
+        replies = await chat.send_file(text.encode(), name="../chronicle.txt")
+    assert replies[0].card["status"] == "starting"
+    assert chat.content_of(replies[-1]).decode().splitlines() == [f"note {number}" for number in range(pieces)]
+    asked = [content.removeprefix("Summarise:\n") for turn in server.asked for role, content in turn if role == "user"]
+    assert "".join(asked) == text
+    again = await chat.run_again()
+    assert {one.card_id for one in again} <= {replies[0].card_id}, "progress is shown anew, and nothing else"

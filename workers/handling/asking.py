@@ -18,7 +18,15 @@ import trio
 from bus.records.events import Event, event_in
 from bus.records.records import InboundMessage
 from workers.errors import BadHandler
-from workers.handling.blocking import BlockingChat, BlockingJob, BlockingLLM, BlockingStore
+from workers.files.inbound import Message
+from workers.handling.blocking import (
+    BlockingChat,
+    BlockingJob,
+    BlockingLLM,
+    BlockingMessage,
+    BlockingStore,
+    blocking_message,
+)
 from workers.handling.context import JobContext
 from workers.kept.history import History
 from workers.kept.keeping import Keeping
@@ -58,7 +66,7 @@ class Present:
     raised, for the function that takes it. `has_words`: whether the run has said something. `tell_failed` hears which tool has failed, and how.
     """
 
-    message: InboundMessage
+    message: Message
     chat: Chat
     job: JobContext
     keeping: Keeping
@@ -102,9 +110,10 @@ class Row:
 
 
 MESSAGE = Row(
-    kinds=(InboundMessage,),
+    kinds=(Message, InboundMessage, BlockingMessage),
     name="message",
     make=lambda at: at.message,
+    make_blocking=lambda at: blocking_message(at.message),
     on=EVERY - {"event", "reminder"},
     public="Message",
 )

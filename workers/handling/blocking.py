@@ -5,10 +5,12 @@ handler was called in may use it.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -17,6 +19,10 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers.errors import ChatClosed
+from workers.files.inbound import TEXT_CHARACTERS, InboundFile, Message
+from workers.files.limits import DOWNLOADED_BYTES
+from workers.files.names import Kind
+from workers.files.outgoing import File
 from workers.handling.context import JobContext, Parameters
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.store import Store
@@ -108,6 +114,90 @@ class BlockingProgressBar:
         return is_stopped
 
 
+class BlockingFile:
+    """As InboundFile, for sync handlers."""
+
+    def __init__(self, file: InboundFile) -> None:
+        self._file = file
+
+    def __repr__(self) -> str:
+        return repr(self._file)
+
+    @property
+    def id(self) -> str:
+        return self._file.id
+
+    @property
+    def name(self) -> str:
+        return self._file.name
+
+    @property
+    def type(self) -> str:
+        return self._file.type
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    @property
+    def kind(self) -> Kind:
+        return self._file.kind
+
+    @property
+    def alt(self) -> str:
+        return self._file.alt
+
+    @property
+    def percent(self) -> float:
+        return self._file.percent
+
+    def chunks(self) -> Iterator[bytes]:
+        """As InboundFile.chunks, with a plain `for`."""
+        return _each(self._file.chunks())
+
+    def texts(self, *, of: int = TEXT_CHARACTERS) -> Iterator[str]:
+        """As InboundFile.texts, with a plain `for`."""
+        return _each(self._file.texts(of=of))
+
+    def bytes(self, *, most: int = DOWNLOADED_BYTES) -> bytes:
+        """As InboundFile.bytes."""
+        return _run(partial(self._file.bytes, most=most))
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """As InboundFile.save."""
+        return _run(self._file.save, path)
+
+
+def _each(pieces: AsyncIterator[Result]) -> Iterator[Result]:
+    """Yields what an async iterator gives."""
+    while True:
+        try:
+            piece = _run(pieces.__anext__)
+        except StopAsyncIteration:
+            return
+        yield piece
+
+
+class BlockingMessage(InboundMessage, frozen=True, kw_only=True, dict=True):
+    """As Message, for sync handlers."""
+
+    @cached_property
+    def files(self) -> tuple[BlockingFile, ...]:
+        """As Message.files."""
+        found: tuple[InboundFile, ...] = self.__dict__[_FILES]
+        return tuple(map(BlockingFile, found))
+
+
+_FILES = "_async_files"
+
+
+def blocking_message(message: Message) -> BlockingMessage:
+    """Returns a message as a sync handler is given it."""
+    found = BlockingMessage(**{name: getattr(message, name) for name in message.__struct_fields__})
+    found.__dict__[_FILES] = message.files
+    return found
+
+
 class BlockingElsewhere:
     """As Elsewhere, for sync handlers."""
 
@@ -121,7 +211,7 @@ class BlockingElsewhere:
     def conversation_id(self) -> str:
         return self._elsewhere.conversation_id
 
-    def reply(self, what: str | Card, *, markdown: bool = False, key: str | None = None) -> "BlockingSent":
+    def reply(self, what: str | Card | File, *, markdown: bool = False, key: str | None = None) -> "BlockingSent":
         """As Elsewhere.reply."""
         if isinstance(what, str):
             return BlockingSent(_run(partial(self._elsewhere.reply, what, markdown=markdown, key=key)))
@@ -186,12 +276,12 @@ class BlockingChat:
 
     @overload
     def reply(
-        self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None
+        self, what: Card | File, *, quote: Quote = False, mention: Mention = (), key: str | None = None
     ) -> BlockingSent: ...
 
     def reply(
         self,
-        what: str | Card,
+        what: str | Card | File,
         *,
         markdown: bool = False,
         quote: Quote = False,
@@ -400,8 +490,8 @@ class BlockingJob:
         return self._job.emitted
 
     @property
-    def messages(self) -> tuple[InboundMessage, ...]:
-        return self._job.messages
+    def messages(self) -> tuple[BlockingMessage, ...]:
+        return tuple(map(blocking_message, self._job.messages))
 
     @property
     def now(self) -> datetime:

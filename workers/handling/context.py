@@ -9,8 +9,8 @@ from typing import ParamSpec, TypeAlias, TypeVar, overload
 import trio
 
 from bus.records.control import Observation
-from bus.records.records import InboundMessage
 from workers.errors import ChatClosed
+from workers.files.inbound import Message
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
 
 Observe: TypeAlias = Callable[[Observation], None]
@@ -38,7 +38,7 @@ class JobContext:
     attempt: int
     deliveries: int = 1
     emitted: frozenset[str] = frozenset()
-    messages: tuple[InboundMessage, ...] = field(default=(), repr=False)
+    messages: tuple[Message, ...] = field(default=(), repr=False)
     _observe: Observe = field(default=observe_nothing, repr=False)
     lateness: timedelta = timedelta(0)
     _accepted_ms: int = field(default=0, repr=False)

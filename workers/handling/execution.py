@@ -20,6 +20,8 @@ from bus.records.records import InboundMessage, Job, Payload, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
 from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
+from workers.files.files import FileWay
+from workers.files.inbound import message_in
 from workers.handling.agent import Agent
 from workers.handling.asking import Binding, Present
 from workers.handling.context import JobContext, Observe
@@ -46,7 +48,7 @@ class RunEnvironment:
     `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound, `tell_caught` by which
     exception one was unwound that caught it and went on, `hangs` what a run leaves whose handler does not end although it waits, and in which task.
     `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier. `tell_tool_failed` hears by which exception which tool of
-    a job's model has failed.
+    a job's model has failed. `files`: the way to files.
     """
 
     agent: Agent
@@ -60,6 +62,7 @@ class RunEnvironment:
     hangs: "Callable[[Job, Ended, trio.lowlevel.Task], Awaitable[None]] | None" = None
     deadline: float = math.inf
     tell_tool_failed: Callable[[Job, str, BaseException], None] = lambda _job, _name, _error: None
+    files: FileWay | None = None
 
 
 async def _nothing_to_tell() -> None:
@@ -330,14 +333,16 @@ class _Begun:
 
     def _present(self) -> Present:
         """Returns what the functions of this run may ask for."""
-        run, thread, sending = self.run, self.thread, self.sending
+        run, thread, sending, way = self.run, self.thread, self.sending, self.environment.files
         job = run.job
+        files = None if way is None else way.for_run(thread, sending.helpers, sending.check_open)
+        messages = tuple(message_in(one, files) for one in run.messages)
         context = JobContext(
             idempotency_key=job.thread_id,
             attempt=job.attempt,
             deliveries=job.deliveries,
             emitted=run.emitted,
-            messages=run.messages,
+            messages=messages,
             lateness=_lateness(job),
             _observe=self.environment.observe,
             _accepted_ms=job.accepted_ms,
@@ -345,8 +350,8 @@ class _Begun:
         )
         reminding = Reminding(thread, self.environment.outlet, run.message)
         return Present(
-            message=run.message,
-            chat=Chat(sending, run.message, reminding, thread),
+            message=messages[-1],
+            chat=Chat(sending, messages[-1], reminding, thread, files=files),
             job=context,
             keeping=thread.keeping,
             has_words=lambda: sending.has_words,

@@ -18,6 +18,7 @@ from bus.records.events import EVENTS
 from bus.records.records import InboundMessage, JobKind
 from bus.records.timers import EVERY
 from workers.errors import BadHandler, BadReminder
+from workers.files.inbound import Message, message_in
 from workers.handling.asking import Binding, Occasion, OwnersFunction, is_async, name_of
 from workers.handling.tooling import ToolSettings
 from workers.talk.payloads import ANSWERS
@@ -26,7 +27,7 @@ from workers.tools.tool import TIMEOUT_SECONDS, Sensitivity
 
 Function = TypeVar("Function", bound=OwnersFunction)
 Around = TypeVar("Around", bound=Callable[..., AsyncIterator[None] | AbstractAsyncContextManager[object]])
-When: TypeAlias = str | re.Pattern[str] | Callable[[InboundMessage], object] | None
+When: TypeAlias = str | re.Pattern[str] | Callable[[Message], object] | None
 Named: TypeAlias = Mapping[str, object]
 
 # Of PROTOCOL §4. A filter by another name would never match.
@@ -79,10 +80,10 @@ class OfPattern(Match):
 class OfFunction(Match):
     """A function of the owner says yes to the message."""
 
-    function: Callable[[InboundMessage], object]
+    function: Callable[[Message], object]
 
     def __call__(self, message: InboundMessage) -> Named | None:
-        return NOTHING if self.function(message) else None
+        return NOTHING if self.function(message_in(message, None)) else None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from bus.steps.thread_steps import Admitted, Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisFull, RedisRefused
 from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
+from workers.files.files import FileWay
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, dropped, keeping_of, resumed, run_handler
@@ -117,11 +118,12 @@ class Runner:
         observe: Observe = observe_nothing,
         tracing: JobTracing | None = None,
         shared: tuple[object, ...] = (),
+        files: FileWay | None = None,
         replace_worker: Callable[[str], None] = lambda _at: None,
         tell_failed: Callable[[Job, BaseException], None] = lambda _job, _error: None,
     ) -> None:
-        """`shared`: what the agent's lifespan yielded. `replace_worker` is called with where a handler hangs that will not end, `tell_failed` with
-        what one raised.
+        """`shared`: what the agent's lifespan yielded; `files`: the way to files. `replace_worker` is called with where a handler hangs that will not end,
+        `tell_failed` with what one raised.
         """
         self._replace_worker = replace_worker
         self._tell_failed = tell_failed
@@ -144,6 +146,7 @@ class Runner:
             observe=observe,
             soon=self._soon,
             shared=shared,
+            files=files,
         )
         self._hands: dict[str, Hand] = {}
         self._room = trio.Event()

@@ -16,6 +16,7 @@ from bus.settings import shared
 from bus.settings.files_place import FilesPlace, files_place_of
 from bus.settings.reader import SettingsError, SettingsReader
 from bus.settings.shared import BUS_KEY, CONCURRENCY, HANDLER, OWN_REDIS, REDIS_URL
+from bus.settings.spool_place import SpoolPlace, spool_place_of
 from bus.telemetry.settings import NowhereToSend, TelemetrySettings, telemetry_of
 
 
@@ -44,6 +45,7 @@ class WorkerSettings:
     report_files: bool = False
     telemetry: TelemetrySettings | NowhereToSend | None = None
     files: FilesPlace | None = None
+    spool: SpoolPlace
 
 
 def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]) -> WorkerSettings:
@@ -71,6 +73,7 @@ def read_settings(options: argparse.Namespace, environ: MutableMapping[str, str]
         report_files=options.report_files,
         telemetry=telemetry_of(reader),
         files=files_place_of(reader),
+        spool=spool_place_of(reader, shared.agent_id_of(reader)),
     )
     reader.finish()
     environ.pop(BUS_KEY.name, None)

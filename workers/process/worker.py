@@ -36,6 +36,7 @@ from host.current_directory import current_directory
 from host.log_stream import drain_streams
 from workers.handling.agent import Agent
 from workers.process.control_link import ControlLink
+from workers.process.file_way import file_way, sweep_spool
 from workers.process.loading import code_of, owners_files
 from workers.process.logs import Log
 from workers.process.overrun import OverrunWatch
@@ -149,6 +150,7 @@ class Worker:
         if store is None:
             self.tell(Drained(handed_back=0))
             return
+        files = file_way(settings, self.tell)
         self._runner = Runner(
             agent,
             store,
@@ -164,6 +166,7 @@ class Worker:
             observe=self.tell,
             tracing=self._tracing,
             shared=shared,
+            files=files,
             replace_worker=self._be_replaced,
         )
         self._store = store
@@ -173,7 +176,10 @@ class Worker:
             if settings.shows_errors:
                 self._log.warning(f"worker: {SHOWS_ERRORS}")
             self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
-            await self._runner.run()
+            async with trio.open_nursery() as beside:
+                beside.start_soon(sweep_spool, files.spool, store, self._log)
+                await self._runner.run()
+                beside.cancel_scope.cancel()
         finally:
             self._store = None  # its threads may end now
             with trio.CancelScope(shield=True):

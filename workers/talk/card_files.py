@@ -7,13 +7,11 @@ import msgspec
 
 from bus.records.records import Payload
 from workers.errors import BadCard
-from workers.talk.cards import App, Approval, Card, Field, Form, Info, Media, Progress
+from workers.talk.cards import App, Approval, Card, Field, Form, Info, Media, MediaItem, Progress
 
-SHAPES: Final[Mapping[str, type[Info | Approval | Progress | Media]]] = {
-    one.subtype: one for one in (Info, Approval, Progress, Media)
-}
+SHAPES: Final[Mapping[str, type[Info | Approval | Progress]]] = {one.subtype: one for one in (Info, Approval, Progress)}
 Shape = TypeVar("Shape")
-KNOWN: Final = ", ".join(sorted({*SHAPES, Form.subtype, App.subtype}))
+KNOWN: Final = ", ".join(sorted({*SHAPES, Form.subtype, Media.subtype, App.subtype}))
 
 
 def card_of(text: bytes) -> Card:
@@ -31,6 +29,8 @@ def card_of(text: bytes) -> Card:
         raise BadCard("a card's title is a text")
     if subtype == Form.subtype:
         return _form(payload, title)
+    if subtype == Media.subtype:
+        return _media(payload, title)
     if subtype == App.subtype:
         ui = payload.pop("ui", None)
         return App(ui if isinstance(ui, str) else "", payload, title)
@@ -47,6 +47,15 @@ def _form(payload: Payload, title: str | None) -> Form:
     if label is not None and not isinstance(label, str):
         raise BadCard("Form.submit_label is a text")
     return Form(_converted(payload.get("fields"), list[Field]), title, label)
+
+
+def _media(payload: Payload, title: str | None) -> Media:
+    """A file of a card names what was uploaded; it uploads nothing."""
+    _refuse_unknown(Media, payload)
+    body = payload.get("body")
+    if body is not None and not isinstance(body, str):
+        raise BadCard("Media.body is a text")
+    return Media(_converted(payload.get("items"), list[MediaItem]), body, title)
 
 
 def _converted(value: object, shape: type[Shape]) -> Shape:

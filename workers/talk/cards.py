@@ -15,6 +15,7 @@ import msgspec
 
 from bus.records.records import Payload
 from workers.errors import BadCard
+from workers.files.outgoing import File
 
 MOST_PAYLOAD_BYTES = 64 * 1024  # PROTOCOL §1
 MOST_DETAILS_CHARACTERS = 10_000  # what nobody reads to its end is approved unseen
@@ -26,6 +27,8 @@ CHOICES = ("select", "multiselect")
 STATUSES = ("starting", "running", "done", "failed", "cancelled")
 SEVERITIES = ("low", "medium", "high")
 MEDIA_KINDS = ("image", "video", "audio")
+MOST_ITEMS = 16  # blocks of an artifact (PROTOCOL §1)
+UNSENT = "unsent"
 MOST_PERCENT = 100
 CANCEL = "cancel"
 """The action of a progress card's Stop button."""
@@ -262,21 +265,41 @@ class Progress(_Card, frozen=True):
 
 
 class Media(_Card, frozen=True):
-    """Pictures, films and sounds that were uploaded."""
+    """Pictures, films and sounds: `Image`, `Video` and `Audio`, which are uploaded when the card is sent, or what was uploaded (`MediaItem`)."""
 
     subtype = "media"
-    items: Sequence[MediaItem]
+    items: Sequence[MediaItem | File]
     body: str | None = None
     title: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.items or not all(isinstance(one, MediaItem) for one in self.items):
-            raise BadCard("Media.items are one or more MediaItem(attachment_id, kind)")
+        if not self.items or not all(isinstance(one, MediaItem | File) for one in self.items):
+            raise BadCard("Media.items are one or more Image, Video, Audio, or MediaItem(attachment_id, kind)")
+        if len(self.items) > MOST_ITEMS:
+            raise BadCard(f"Media.items are at most {MOST_ITEMS}")
+        if any(one.kind not in MEDIA_KINDS for one in self.files):
+            raise BadCard("Media.items are pictures, films and sounds: send a File by itself, with chat.reply()")
         _check_size(self)
 
+    @property
+    def files(self) -> list[File]:
+        """Returns what is to be uploaded, in its order."""
+        return [one for one in self.items if isinstance(one, File)]
+
+    def with_uploaded(self, attachment_ids: Sequence[str]) -> "Media":
+        """Returns the card with the ids of what was uploaded in the places of `files`."""
+        ids = iter(attachment_ids)
+        items = [MediaItem(next(ids), one.kind, one.words) if isinstance(one, File) else one for one in self.items]
+        return Media(items, self.body, self.title)
+
     def built(self, card_id: str) -> Payload:  # noqa: ARG002 - as _Card
-        """Returns the inner payload."""
-        items = [_without_none(attachment_id=one.attachment_id, kind=one.kind, alt=one.alt) for one in self.items]
+        """Returns the inner payload; it names as unsent what is not uploaded yet."""
+        items = [
+            _without_none(attachment_id=UNSENT, kind=one.kind, alt=one.words)
+            if isinstance(one, File)
+            else _without_none(attachment_id=one.attachment_id, kind=one.kind, alt=one.alt)
+            for one in self.items
+        ]
         return _without_none(items=items, body=self.body)
 
 
@@ -351,6 +374,8 @@ def update_payload(
             raise BadCard(
                 f"this card is of kind {kind!r} and cannot become {new.kind!r}: send a new one with chat.reply()"
             )
+        if isinstance(new, Media) and new.files:
+            raise BadCard("an update uploads nothing: send what is new as a card of its own, with chat.reply()")
         content = new.built(card_id)
     else:
         subtype, _, ui = kind.partition(" ")

@@ -26,15 +26,18 @@ from workers.errors import (
     ToolError,
     ToolTimeout,
 )
+from workers.files.files import RunFiles
+from workers.files.outgoing import File
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.thread import ThreadRun
 from workers.kept.waits import QUESTION
 from workers.kept.within import within
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
-from workers.talk.cards import App, Approval, Card, Form, ToolCall, card_payload, update_payload
+from workers.talk.cards import App, Approval, Card, Form, ToolCall, update_payload
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.emoji import is_one_emoji
+from workers.talk.filing import Filing
 from workers.talk.payloads import (
     TEXT_LIMIT_CHARACTERS,
     Mention,
@@ -82,14 +85,17 @@ class Chat:
         message: InboundMessage | None = None,
         reminding: Reminding | None = None,
         thread: ThreadRun | None = None,
+        *,
+        files: RunFiles | None = None,
     ) -> None:
         """`message`: what the handler was given, which `quote=True` quotes. `reminding`: the reminders of its run, `thread`: what the run is a
-        part of.
+        part of. `files`: by what it sends files.
         """
         self._sending = sending
         self._message = message or sending.job.message
         self._reminding = reminding
         self._thread = thread
+        self._filing = Filing(sending, files)
         self._typists = 0
         self._typing = trio.CancelScope()
 
@@ -113,19 +119,19 @@ class Chat:
 
     @overload
     async def reply(
-        self, what: Card, *, quote: Quote = False, mention: Mention = (), key: str | None = None
+        self, what: Card | File, *, quote: Quote = False, mention: Mention = (), key: str | None = None
     ) -> Sent: ...
 
     async def reply(
         self,
-        what: str | Card,
+        what: str | Card | File,
         *,
         markdown: bool = False,
         quote: Quote = False,
         mention: Mention = (),
         key: str | None = None,
     ) -> Sent:
-        """Sends a text or a card. Raises BadReply, BadCard.
+        """Sends a text, a card or a file. Raises BadReply, BadCard, FileError.
 
         A text of more than 100,000 characters goes in parts, cut at paragraphs. `quote`: True for the message that is answered, or the
         message (or its id) to quote; `mention`: whom it is for (user ids, or messages of theirs). `key`: for a handler that replies
@@ -133,15 +139,27 @@ class Chat:
         """
         if quote is True:
             self._check_message("quote=")
+        if isinstance(what, File):
+            return await self._send_file(what, quote, mention, key)
         if not isinstance(what, Card):
             return await self._say(what, markdown, quote, mention, key)
+        await self._filing.wait()
         async with self._sending.turn():
             place = self._sending.take_place(key)
             card_id = self._sending.card_id(place)
-            payload = addressed(card_payload(what, card_id), self._message, quote, mention)
+            shown = await self._filing.card(what, card_id, place)
+            payload = addressed(shown, self._message, quote, mention)
             reply = Reply(kind="message", content_type="artifact", payload=payload)
             await self._sending.emit_card(place, card_id, what.kind, reply)
         return Sent(card_id, self.recall)
+
+    async def _send_file(self, file: File, quote: Quote, mention: Mention, key: str | None) -> Sent:
+        await self._filing.wait()
+        async with self._sending.turn():
+            place = self._sending.take_place(key)
+            payload = addressed(await self._filing.payload(file, place), self._message, quote, mention)
+            await self._emit(place, payload)
+        return Sent(text_id(self._sending.job.thread_id, place), self.recall, self._sending.ids_in)
 
     async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
         others: list[Payload] = []
@@ -224,7 +242,7 @@ class Chat:
 
     def to(self, conversation_id: str) -> Elsewhere:
         """Returns another conversation of this agent, in which somebody has written: `await chat.to(id).reply("…")`."""
-        return Elsewhere(self._sending, conversation_id)
+        return Elsewhere(self._sending, conversation_id, self._filing)
 
     @overload
     async def ask(

@@ -21,6 +21,9 @@ from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
 from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.lua import Argument
+from workers.files.files import FileWay
+from workers.files.memory import MemoryGate, MemorySpool
+from workers.files.names import kind_of, type_of
 from workers.handling.agent import Agent
 from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
 from workers.kept.waits import Answered, Refused, answer_in, continued
@@ -272,6 +275,8 @@ class Conversation:
         self._before: tuple[bytes | None, int, dict[str, OpenWait], dict[str, bytes]] = (None, 0, {}, {})
         self._desk = _Desk(self._kept)
         self.observations: list[Observation] = []
+        self._gate = MemoryGate()
+        self._files = FileWay(self._gate, MemorySpool(), self._count)
 
     @property
     def typing(self) -> tuple[bool, ...]:
@@ -304,6 +309,31 @@ class Conversation:
         """Sends any payload; returns the agent's replies to it, in order."""
         self._desk = _Desk(self._kept)
         return await self._run(self._make_job(dict(payload)))
+
+    async def send_file(self, content: bytes, *, name: str, alt: str = "") -> list[Said]:
+        """Sends a file, or what its name says that it is: a picture, a sound, a film. Returns the agent's replies to it, in order."""
+        media_type = type_of(name)
+        kind, entry = kind_of(media_type), self.attach(content, name=name)
+        shown: Payload = (
+            {"filename": name, "mime": media_type, "size": len(content)} if kind == "file" else {"alt": alt}
+        )
+        return await self.send({"type": kind, "attachment_id": entry["attachment_id"], **shown, "attachments": [entry]})
+
+    def _count(self, metric: str, value: float, labels: Mapping[str, str]) -> None:
+        self.observations.append(Observation(metric=metric, labels=dict(labels), value=value))
+
+    def attach(self, content: bytes, *, name: str) -> Payload:
+        """Returns an entry for the `attachments` of a payload that is sent with `send`."""
+        return self._gate.keep(content, self._id, name=name, media_type=type_of(name))
+
+    def content_of(self, said: Said, number: int = 0) -> bytes:
+        """Returns the content of a file that the agent has sent: of one reply's files the first, or another."""
+        return self.content_in(said.payload, self._id, number)
+
+    def content_in(self, payload: Payload, conversation_id: str, number: int = 0) -> bytes:
+        """Returns the content of a file that the agent has sent in another conversation (see `elsewhere`)."""
+        attachments = cast("list[Payload]", payload["attachments"])
+        return self._gate.content_of(attachments[number], conversation_id)
 
     async def answer(self, card_id: str, payload: Mapping[str, object]) -> list[Said]:
         """Answers a card, such as with `{"action": "stop"}` or `{"values": {…}}` (PROTOCOL §4.1), a call of a tool with `{"status": "ok", "result": …}`.
@@ -363,6 +393,7 @@ class Conversation:
                 observe=self.observations.append,
                 shared=shared,
                 deadline=trio.current_effective_deadline(),
+                files=self._files,
             )
             run = Run(job, (job.message,), before, journal=dict(self._desk.journal), open_waits=len(self._kept.waits))
             run = resumed(run, answer) if isinstance(answer, Answered) else run
@@ -384,6 +415,7 @@ class Conversation:
 
     def _make_job(self, payload: Payload) -> Job:
         now_ms = time.time_ns() // 1_000_000
+        attachments = payload.get("attachments")
         message = InboundMessage(
             message_id=ulid.new(),
             conversation_id=self._id,
@@ -394,6 +426,7 @@ class Conversation:
             payload=payload,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             client_message_id=ulid.new(),
+            attachments=[one for one in attachments if isinstance(one, dict)] if isinstance(attachments, list) else [],
             envelope_version="hashee-envelope-v1.2",
         )
         return Job(

@@ -1,0 +1,35 @@
+"""Where a worker's sealed files wait on their way out, and how much room they have: HASHEE_SPOOL_DIR, HASHEE_SPOOL_MB."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.settings.places import absolute_path, home_of, state_dir_of
+from bus.settings.reader import Setting, SettingsReader, whole_number
+from bus.settings.shared import STATE_DIR
+
+SPOOL_DIR = Setting("HASHEE_SPOOL_DIR", "the absolute path of a directory of this agent alone")
+SPOOL_MB = Setting("HASHEE_SPOOL_MB", "MiB, a whole number from 1 to 1048576", default="2048")
+SPOOL_FOLDER = "spool"
+
+
+@dataclass(frozen=True)
+class SpoolPlace:
+    """The folder of the spool, and how many bytes may lie in it."""
+
+    folder: Path
+    most_bytes: int
+
+
+def spool_place_of(reader: SettingsReader, agent_id: str) -> SpoolPlace:
+    """Returns where the spool is: as it is set, else in the state directory, else, of a user without a home, in the folder for temporary files."""
+    given = reader.optional(SPOOL_DIR, absolute_path)
+    most = reader.required(SPOOL_MB, whole_number(1, 1 << 20), 1)
+    return SpoolPlace(given or _own(reader, agent_id), most << 20)
+
+
+def _own(reader: SettingsReader, agent_id: str) -> Path:
+    environ = reader.environ
+    if reader.is_given(STATE_DIR) or environ.get("STATE_DIRECTORY") or home_of(environ) is not None:
+        return state_dir_of(reader, agent_id) / SPOOL_FOLDER
+    return Path(tempfile.gettempdir()) / f"hashee-agent-{agent_id}" / SPOOL_FOLDER

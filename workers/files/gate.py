@@ -1,0 +1,307 @@
+"""A client of the file gate (bus/files/calls.py): one call, one connection, one answer. Bytes pass piece by piece.
+
+It neither repeats nor decides: what a call ends with is an answer or a GateFailed, which says whether the same call is worth another try.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Protocol, TypeVar
+
+import h11
+import msgspec
+import trio
+
+from bus.files.calls import (
+    CONFIRM_PATH,
+    PROOF_HEADER,
+    TICKET_HEADER,
+    UPLOADS_PATH,
+    Announced,
+    CallFailure,
+    Confirm,
+    Confirmed,
+    Failed,
+    NewUpload,
+    file_target,
+    is_id,
+    range_from,
+    upload_path,
+)
+from bus.files.proofs import Call, FilesKey
+from bus.settings.files_place import FilesPlace
+from bus.settings.url_parts import netloc
+
+Answer = TypeVar("Answer")
+Pieces = Callable[[], AsyncIterator[bytes]]
+"""The sealed bytes of an upload from their beginning, each time it is called."""
+
+CONNECT_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 60.0
+"""The gate itself gives up after 30 s in which nothing moves, and a call that is one too many waits for 10 s before it is refused."""
+MOST_ANSWER_BYTES: Final = 64 * 1024
+"""Of a JSON answer."""
+PIECE_BYTES: Final = 64 * 1024
+UNANSWERED: Final = "unanswered"
+"""The word for a gate that gave no answer, or broke off within one: it may have died."""
+
+
+class GateFailed(Exception):
+    """A call failed. `reason`: a CallFailure, or UNANSWERED. `retry`: the same call may succeed later, after `retry_after` seconds."""
+
+    def __init__(self, reason: str, message: str = "", *, retry: bool = True, retry_after: float = 0.0) -> None:
+        super().__init__(f"{reason}: {message}" if message else reason)
+        self.reason = reason
+        self.message = message
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Given:
+    """The bytes of a file from `first_byte` on. `takes_ranges`: after a cut the rest alone can be asked for."""
+
+    first_byte: int
+    takes_ranges: bool
+    pieces: AsyncIterator[bytes]
+
+
+class Gate(Protocol):
+    """The four calls. GateClient makes them; the test kit has its own."""
+
+    async def announce(self, conversation_id: str, size: int) -> Announced: ...
+    async def put(self, announced: Announced, size: int, pieces: Pieces) -> None: ...
+    async def confirm(self, upload_id: str, sha256: str) -> str: ...
+    def get(self, attachment_id: str, size: int, first_byte: int) -> AbstractAsyncContextManager[Given]: ...
+
+
+class GateClient:
+    """The gate at HASHEE_FILES_URL."""
+
+    def __init__(self, place: FilesPlace, key: FilesKey) -> None:
+        self._at = place
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"GateClient({self._at.shown})"
+
+    async def announce(self, conversation_id: str, size: int) -> Announced:
+        """Announces an upload; each call makes a new one. Raises GateFailed."""
+        body = msgspec.json.encode(NewUpload(conversation_id, size))
+        told = await self._ask(_Request("POST", UPLOADS_PATH, len(body), _hash_of(body), body), Announced)
+        if not is_id(told.upload_id) or not told.ticket.isascii() or not told.ticket.isprintable():
+            raise GateFailed(CallFailure.BAD_ANSWER, "the gate gave an id that is none")
+        return told
+
+    async def put(self, announced: Announced, size: int, pieces: Pieces) -> None:
+        """Sends the sealed bytes, whole. May be repeated with the same bytes. Raises GateFailed, and what reading them raises."""
+        request = _Request(
+            "PUT", upload_path(announced.upload_id), size, announced.ticket, pieces=pieces, ticket=announced.ticket
+        )
+        await self._ask(request, dict[str, object])
+
+    async def confirm(self, upload_id: str, sha256: str) -> str:
+        """Confirms what was sent; returns its attachment id, at a repeat the same one. Raises GateFailed."""
+        body = msgspec.json.encode(Confirm(upload_id, sha256))
+        told = await self._ask(_Request("POST", CONFIRM_PATH, len(body), _hash_of(body), body), Confirmed)
+        if not is_id(told.attachment_id):
+            raise GateFailed(CallFailure.BAD_ANSWER, "the gate gave an id that is none")
+        return told.attachment_id
+
+    @asynccontextmanager
+    async def get(self, attachment_id: str, size: int, first_byte: int) -> AsyncIterator[Given]:
+        """Asks for a file, of which `size` sealed bytes are known, from a byte on; gives its bytes within the block. Raises GateFailed."""
+        range_ = range_from(first_byte) if first_byte else ""
+        request = _Request("GET", file_target(attachment_id, size), 0, range_, range_=range_)
+        async with self._called(request) as exchange:
+            told = exchange.answer
+            yield Given(
+                first_byte if told.status_code == 206 else 0,
+                _header(told, b"accept-ranges") == b"bytes" or told.status_code == 206,
+                exchange.pieces(),
+            )
+
+    async def _ask(self, request: "_Request", kind: type[Answer]) -> Answer:
+        async with self._called(request) as exchange:
+            body = await exchange.body()
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError:
+            raise GateFailed(CallFailure.BAD_ANSWER, "the gate's answer is none") from None
+
+    @asynccontextmanager
+    async def _called(self, request: "_Request") -> AsyncIterator["_Exchange"]:
+        """Makes a call; gives its answer, which is a success. Raises GateFailed."""
+        stream = await self._connect()
+        try:
+            exchange = _Exchange(stream)
+            await exchange.send(request, self._headers(request))
+            await exchange.hear()
+            yield exchange
+        finally:
+            with trio.move_on_after(0, shield=True):
+                await trio.aclose_forcefully(stream)
+
+    def _headers(self, request: "_Request") -> list[tuple[str, str]]:
+        call = Call(request.method, request.target, request.length, request.bound)
+        proof = self._key.prove(call, time_ms=time.time_ns() // 1_000_000, nonce=secrets.token_hex(16))
+        return [
+            ("host", "files" if self._at.socket_path else netloc(self._at.host, self._at.port)),
+            ("connection", "close"),
+            ("content-length", str(request.length)),
+            (PROOF_HEADER, proof),
+            *([(TICKET_HEADER, request.ticket)] if request.ticket else []),
+            *([("range", request.range_)] if request.range_ else []),
+        ]
+
+    async def _connect(self) -> trio.abc.Stream:
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                return await _opened(self._at)
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            raise GateFailed(UNANSWERED, f"no connection to the file gate ({type(error).__name__})") from None
+
+
+async def _opened(at: FilesPlace) -> trio.abc.Stream:
+    if at.socket_path is not None:
+        return await trio.open_unix_socket(at.socket_path)
+    if at.tls is None:
+        return await trio.open_tcp_stream(at.host, at.port)
+    stream = await trio.open_ssl_over_tcp_stream(at.host, at.port, ssl_context=at.tls)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A call. `bound`: see bus/files/proofs.py `Call`."""
+
+    method: str
+    target: str
+    length: int
+    bound: str
+    body: bytes = b""
+    pieces: Pieces | None = None
+    ticket: str = ""
+    range_: str = ""
+
+
+class _Exchange:
+    """One request and its answer on one connection."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+        self.answer = h11.Response(status_code=500, headers=[])
+
+    async def send(self, request: _Request, headers: list[tuple[str, str]]) -> None:
+        """Sends it. A gate that answers before it has read everything is heard: then the rest is not sent."""
+        await self._write(h11.Request(method=request.method, target=request.target, headers=headers))
+        try:
+            if request.body:
+                await self._write(h11.Data(data=request.body))
+            if request.pieces is not None:
+                async for piece in request.pieces():
+                    await self._write(h11.Data(data=piece))
+            await self._write(h11.EndOfMessage())
+        except trio.BrokenResourceError:
+            return  # it says why, or nothing more
+        except h11.LocalProtocolError:
+            raise GateFailed(CallFailure.WRONG_LENGTH, "another number of bytes than was announced") from None
+
+    async def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        data = self._http.send(event)
+        if data:
+            with _in_time():
+                await self._stream.send_all(data)
+
+    async def hear(self) -> None:
+        """Hears the answer's head. Raises GateFailed where it is no success."""
+        event = await self.next()
+        while isinstance(event, h11.InformationalResponse):
+            event = await self.next()
+        if not isinstance(event, h11.Response):
+            raise GateFailed(UNANSWERED, "the file gate gave no answer")
+        self.answer = event
+        if event.status_code not in (200, 206):
+            raise await self._failure()
+
+    async def _failure(self) -> GateFailed:
+        try:
+            told = msgspec.json.decode(await self.body(), type=Failed).error
+        except (msgspec.DecodeError, GateFailed):
+            return GateFailed(
+                CallFailure.BAD_ANSWER, f"the file gate answered with HTTP status {self.answer.status_code}"
+            )
+        return GateFailed(told.reason, told.message, retry=told.retry, retry_after=told.retry_after)
+
+    async def body(self) -> bytes:
+        """Returns a short answer. Raises GateFailed."""
+        found = bytearray()
+        async for piece in self.pieces():
+            found += piece
+            if len(found) > MOST_ANSWER_BYTES:
+                raise GateFailed(CallFailure.BAD_ANSWER, "the file gate's answer is too long")
+        return bytes(found)
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Returns the answer's bytes, piece by piece. Reading them raises GateFailed at a cut."""
+        return _Pieces(self)
+
+    async def next(self) -> h11.Event | None:
+        """Returns what comes next; None where it is no part of an answer. Raises GateFailed at a cut."""
+        while True:
+            try:
+                event = self._http.next_event()
+                if isinstance(event, h11.Event):
+                    return event
+                if event is h11.PAUSED:
+                    return None
+                with _in_time():
+                    data = await self._stream.receive_some(PIECE_BYTES)
+                self._http.receive_data(bytes(data))
+            except (h11.RemoteProtocolError, trio.BrokenResourceError):
+                raise GateFailed(UNANSWERED, "the file gate broke off") from None
+
+
+class _Pieces:
+    """The bytes of an answer. A class and no generator: whoever stops in the middle has nothing to close."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> "_Pieces":
+        return self
+
+    async def __anext__(self) -> bytes:
+        event = await self._exchange.next()
+        if isinstance(event, h11.EndOfMessage):
+            raise StopAsyncIteration
+        if not isinstance(event, h11.Data):
+            raise GateFailed(UNANSWERED, "the file gate broke off")
+        return bytes(event.data)
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Bounds one step on the network. Raises GateFailed where nothing moves, or the connection is reset while an answer is waited for."""
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            yield
+    except trio.TooSlowError:
+        raise GateFailed(UNANSWERED, f"nothing moved for {ANSWER_SECONDS:g} s") from None
+
+
+def _hash_of(body: bytes) -> str:
+    return sha256(body).hexdigest()
+
+
+def _header(answer: h11.Response, name: bytes) -> bytes:
+    return next((value for key, value in answer.headers if key == name), b"")
