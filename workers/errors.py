@@ -323,6 +323,17 @@ class LLMTooLong(LLMError):
         )
 
 
+class LLMNoPictures(LLMError):
+    """The model takes no pictures, or not this one."""
+
+    reason = "llm_no_pictures"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model takes no pictures, or not of this type: name one that does (HASHEE_LLM_MODEL), or catch LLMNoPictures and say so"
+        )
+
+
 class LLMMisfit(LLMError):
     """The model's answer is no value of the type that was asked for, also when it was told why."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bus.settings.reader import Malformed, Setting, SettingsReader, Unusable, matching, number, whole_number
+from bus.settings.reader import Malformed, Setting, SettingsReader, Unusable, matching, number, one_of, whole_number
 
 MOST_PROMPT_BYTES = 256 * 1024
 MOST_HISTORY_TOKENS = 10_000_000
@@ -22,7 +22,9 @@ SYSTEM_PROMPT_FILE = Setting("HASHEE_LLM_SYSTEM_PROMPT_FILE", "the path of a tex
 HISTORY_TOKENS = Setting("HASHEE_LLM_HISTORY_TOKENS", "a whole number of tokens, 0 to 10000000", default="4000")
 WAIT_SECONDS = Setting("HASHEE_LLM_WAIT_SECONDS", "seconds, 0 to 86400", default="600")
 
-ALL = (BASE_URL, API_KEY, MODEL, SYSTEM_PROMPT_FILE, HISTORY_TOKENS, WAIT_SECONDS)
+PICTURES = Setting("HASHEE_LLM_PICTURES", "auto or off", default="auto")
+
+ALL = (BASE_URL, API_KEY, MODEL, SYSTEM_PROMPT_FILE, HISTORY_TOKENS, WAIT_SECONDS, PICTURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class LLMSettings:
     system_prompt: str | None = field(default=None, repr=False)
     history_tokens: int = 4000
     wait_seconds: float = 600.0
+    pictures: str = "auto"
 
 
 def llm_settings_of(reader: SettingsReader) -> LLMSettings:
@@ -50,6 +53,7 @@ def llm_settings_of(reader: SettingsReader) -> LLMSettings:
         system_prompt=reader.optional(SYSTEM_PROMPT_FILE, _file),
         history_tokens=reader.required(HISTORY_TOKENS, whole_number(0, MOST_HISTORY_TOKENS), 0),
         wait_seconds=reader.required(WAIT_SECONDS, number(0, LONGEST_WAIT_SECONDS), 0.0),
+        pictures=reader.required(PICTURES, one_of(("auto", "off")), "auto"),
     )
 
 

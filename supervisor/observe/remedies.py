@@ -146,6 +146,10 @@ DEAD: Mapping[str, Remedy] = {
         "the model's answer was no value of the type that the handler asked for (`llm.complete`), twice",
         "ask for less, or by another model, hashee-agent reload, then retry",
     ),
+    "llm_no_pictures": Remedy(
+        "the model takes no pictures, or none of this type",
+        "name one that does (HASHEE_LLM_MODEL), or have the handler catch LLMNoPictures, hashee-agent reload, then retry",
+    ),
     "llm_too_long": Remedy(
         "the conversation is longer than the model's context, also without its older half",
         "set HASHEE_LLM_HISTORY_TOKENS lower or give the model more context, hashee-agent reload, then retry",

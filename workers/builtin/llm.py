@@ -1,12 +1,27 @@
-"""Answers every text by a language model, token by token, knowing what was said before. Endpoint and model come from the environment."""
+"""Answers every text by a language model, token by token, knowing what was said before, and every picture, by a model that takes some.
 
+Endpoint and model come from the environment.
+"""
+
+from workers.errors import FileTooLarge, LLMNoPictures
+from workers.files.inbound import Message
 from workers.handling.agent import Agent
 from workers.llm.model import LLM
+from workers.talk.chat import Chat
+
+NO_PICTURES = "I cannot look at pictures. Please tell me in words what it shows, or what you would like to know."
+TOO_LARGE = "This picture is too large for me. Please send a smaller one."
 
 agent = Agent(llm=LLM())
 
 
-@agent.on_message("text")
-async def answer(llm: LLM) -> None:
-    """Replies with the model's answer."""
-    await llm.reply()
+@agent.on_message("text", "image")
+async def answer(message: Message, chat: Chat, llm: LLM) -> None:
+    """Replies with the model's answer; where it takes no pictures, with a sentence that says so."""
+    pictures = [file for file in message.files if file.kind == "image"]
+    try:
+        await llm.reply(images=pictures)
+    except LLMNoPictures:
+        await chat.reply(NO_PICTURES)
+    except FileTooLarge:
+        await chat.reply(TOO_LARGE)

@@ -151,6 +151,11 @@ class BlockingFile:
     def percent(self) -> float:
         return self._file.percent
 
+    @property
+    def without_blocking(self) -> InboundFile:
+        """Returns the file as async functions read it."""
+        return self._file
+
     def chunks(self) -> Iterator[bytes]:
         """As InboundFile.chunks, with a plain `for`."""
         return _each(self._file.chunks())
@@ -587,10 +592,12 @@ class BlockingLLM:
         mention: Mention = (),
         key: str | None = None,
         tools: bool | Sequence[str] = True,
+        images: Sequence[BlockingFile] = (),
     ) -> str:
         """As LLM.reply."""
         reply = partial(self._llm.reply, prompt, system=system, model=model, markdown=markdown)
-        return _run(partial(reply, quote=quote, mention=mention, key=key, tools=tools))
+        shown = [one.without_blocking for one in images]
+        return _run(partial(reply, quote=quote, mention=mention, key=key, tools=tools, images=shown))
 
     def complete(
         self,

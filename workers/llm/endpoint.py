@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import trio
 
-from workers.errors import LLMCut, LLMError, LLMUnreachable
-from workers.llm.failures import failure_of
+from workers.errors import LLMCut, LLMError, LLMNoPictures, LLMUnreachable
+from workers.llm.failures import failure_of, is_about_pictures
 from workers.llm.reading import BROKE_OFF, AnswerReader, Completion
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class ModelEndpoint:
             more[USAGE_OPTION] = {"include_usage": True}
         messages: Any = list(asked.chat)
         is_whole = False
-        async with _named_errors(self._counts_tokens):
+        async with _named_errors(
+            self._counts_tokens, any(isinstance(turn.get("content"), list) for turn in asked.chat)
+        ):
             request = client.chat.completions.with_streaming_response.create(
                 model=asked.model, messages=messages, stream=True, extra_body=more
             )
@@ -188,7 +190,7 @@ async def _pass_on(read: Callable[[trio.MemorySendChannel[str]], Awaitable[None]
 
 
 @asynccontextmanager
-async def _named_errors(asks_for_usage: bool) -> AsyncIterator[None]:
+async def _named_errors(asks_for_usage: bool, has_pictures: bool) -> AsyncIterator[None]:
     import httpx2  # noqa: PLC0415 - comes with openai
     import openai  # noqa: PLC0415
 
@@ -198,6 +200,8 @@ async def _named_errors(asks_for_usage: bool) -> AsyncIterator[None]:
         if asks_for_usage and USAGE_OPTION in str(error.body):
             raise _UsageRefused from None
         told = error.body if isinstance(error.body, dict | list | str) else None
+        if has_pictures and is_about_pictures(error.status_code, told):
+            raise LLMNoPictures from None
         raise failure_of(error.status_code, error.response.headers, told) from None
     except (openai.APIConnectionError, httpx2.ConnectError):
         raise LLMUnreachable("the model's endpoint cannot be reached") from None

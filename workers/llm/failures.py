@@ -36,6 +36,15 @@ NO_TOOLS = (
     "the model, or how it is served, takes no tools: take one that does, have its server read them (vLLM: --enable-auto-tool-choice, "
     "llama.cpp: --jinja), or llm.reply(tools=False)"
 )
+_NO_PICTURES = re.compile(
+    r"(?:image|vision|picture|multi-?modal|mmproj)[^.]{0,80}(?:not|n't|un|only|0 image|requires|missing)[^.]{0,40}"
+    r"(?:support|allow|accept|valid|enabled|provid|available|model)"
+    r"|(?:not|n't|no|un)[^.]{0,40}(?:support|accept|allow|endpoints found)[^.]{0,60}(?:image|vision|multi-?modal|picture)"
+    r"|not a multi-?modal|at most 0 image|missing data required for image|unsupported[_ ]image|invalid[_ ]image",
+    re.IGNORECASE,
+)
+"""What endpoints say of a picture that their model does not take; looked for only where one was shown."""
+
 _BY_NAME = (
     (re.compile(r"rate.?limit|too.?many.?requests|throttl", re.IGNORECASE), 429),
     (re.compile(r"overload|unavailable|capacity|server.?busy", re.IGNORECASE), 503),
@@ -79,6 +88,12 @@ def failure_of(status: int, headers: Mapping[str, str], told: object) -> LLMErro
     if status >= _SERVER_ERRORS or status in _PASSING:
         return LLMUnreachable(f"the model's endpoint answered with HTTP status {status}")
     return LLMRefused(status, code)
+
+
+def is_about_pictures(status: int, told: object) -> bool:
+    """Returns whether a request with pictures failed since the model takes none, or none of this type."""
+    is_passing = status in _BUSY or status in _PASSING
+    return not is_passing and _NO_PICTURES.search(_words_in(told)) is not None
 
 
 def seconds_asked(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -20,11 +20,13 @@ from bus.settings import llm as settings
 from bus.settings.llm import LLMSettings, llm_settings_of
 from bus.settings.reader import Malformed, Parser, Setting, SettingsError, SettingsReader
 from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, LLMCut, LLMMisfit
+from workers.files.inbound import InboundFile
 from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
 from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in, without_tools
+from workers.llm.pictures import check_taken, with_pictures
 from workers.llm.reading import FILTER, LENGTH, Completion
 from workers.llm.rounds import Chats, Rounds
 from workers.llm.tokens import TokenCount
@@ -118,21 +120,27 @@ class LLM:
         mention: Mention = (),
         key: str | None = None,
         tools: bool | Sequence[str] = True,
+        images: Sequence[InboundFile] = (),
     ) -> str:
         """Answers the message, knowing what was said before; people see the answer grow. Returns it.
 
         `prompt`: what to answer instead of the message. `system`, `model`: for this answer alone. `tools`: whether the model may call those of the
-        agent, or the names of those that it may; what it says before it calls some is a reply of its own. The rest as in `chat.reply`. Raises
-        LLMError when the model cannot be asked, BadReply in a job that no message began without a `prompt`.
+        agent, or the names of those that it may; what it says before it calls some is a reply of its own. `images`: pictures that the model is
+        shown, of 8 MiB in all. The rest as in `chat.reply`. Raises LLMError when the model cannot be asked, LLMNoPictures, FileError, BadReply in a
+        job that no message began without a `prompt`.
         """
         run = self._running()
         present = run.present(prompt)
         calls = run.calls_of(tools)
+        if images:
+            check_taken(run.opened.settings.pictures)
         rounds = run.rounds(
             model,
-            lambda: run.remembered(system, present, has_tools=calls is not None and bool(calls.offered())),
+            lambda: run.remembered(
+                system, present, has_tools=calls is not None and bool(calls.offered()), images=images
+            ),
             calls=calls,
-            may_ride=prompt is None and run.is_words_alone,
+            may_ride=prompt is None and not images and run.is_words_alone,
             is_kept=True,
         )
         number, goes_on, text = 0, True, ""
@@ -275,6 +283,7 @@ class LLM:
             system_prompt=self._prompt(found.system_prompt),
             history_tokens=found.history_tokens if self._history_tokens is None else self._history_tokens,
             wait_seconds=found.wait_seconds,
+            pictures=found.pictures,
         )
 
     def _prompt(self, of_settings: str | None) -> str:
@@ -335,7 +344,9 @@ class ModelRun:
             for message in self.messages
         )
 
-    async def remembered(self, system: str | None, present: Sequence[Spoken], *, has_tools: bool) -> list[Messages]:
+    async def remembered(
+        self, system: str | None, present: Sequence[Spoken], *, has_tools: bool, images: Sequence[InboundFile] = ()
+    ) -> list[Messages]:
         """Returns the conversation as the model is told it, and as it is told it if that is too long. `has_tools`: it may call some."""
         found, tokens = self.opened.settings, self.opened.tokens
         history = await self.thread.keeping.history()
@@ -343,10 +354,12 @@ class ModelRun:
         before = newest_within(said if has_tools else without_tools(said), found.history_tokens, tokens)
         prompt = system if system is not None else found.system_prompt
         first = [Spoken("system", prompt)] if prompt else []
-        return [
+        chats = [
             messages_of([*first, *alternating([*some, *present])])
             for some in ([before, newer_half(before)] if before else [before])
         ]
+        shown = (await with_pictures(chats[0][-1:], images))[-1]
+        return [[*chat[:-1], shown] for chat in chats]
 
     def calls_of(self, tools: bool | Sequence[str]) -> ToolCalls | None:
         """Returns what runs the tools that may be called; None if none may be."""

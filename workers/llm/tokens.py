@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from workers.llm.pictures import text_of
 from workers.llm.reading import Completion, Usage
 
 FIRST_TOKENS_PER_BYTE: Final = 0.3
@@ -29,10 +30,10 @@ class TokenCount:
 
     def counted(self, chat: Sequence[Mapping[str, object]], completion: Completion) -> Usage:
         """Returns what an answer took: as the endpoint counted it, which counts for later estimates too, else estimated."""
-        texts = [f"{turn.get('content') or ''}{turn.get('tool_calls') or ''}" for turn in chat]
+        texts = [f"{text_of(turn.get('content') or '')}{turn.get('tool_calls') or ''}" for turn in chat]
         size = sum(len(text.encode(errors="replace")) for text in texts)
         read, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
-        if read and size:
+        if read and size and not any(isinstance(turn.get("content"), list) for turn in chat):  # pictures count too
             seen = max(read - TOKENS_OF_A_TURN * len(texts), 0) / size
             seen = min(max(seen, FEWEST_PER_BYTE), MOST_PER_BYTE)
             self._per_byte = (1 - WEIGHT) * self._per_byte + WEIGHT * seen
