@@ -517,6 +517,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "workers/files/reading.py:Opening.next",
         "workers/files/upload.py:_Opened.__anext__",
         "workers/files/upload.py:_seal_into",
+        "workers/files/spool.py:SpooledPieces.__anext__",
     ),
     "what comes over the live channel; what is not readable is passed over (tests/supervisor/outbound/test_streams.py)": (
         "supervisor/outbound/streams.py:Streams.run",

@@ -25,7 +25,7 @@ BYTES_METRIC: Final = "worker_file_bytes"
 FILES_METRIC: Final = "worker_files"
 FAILURES_METRIC: Final = "worker_file_failures"
 NO_GATE: Final = (
-    "this worker has no file gate: set HASHEE_FILES_URL to one (docs/deploy.md), or start it by `hashee-agent up`"
+    "this worker has no file gate: set HASHEE_FILES_URL to one (docs/settings.md), or start it by `hashee-agent up`"
 )
 
 Count = Callable[[str, float, Mapping[str, str]], None]

@@ -44,7 +44,10 @@ ANSWER_SECONDS: Final = 60.0
 """The gate itself gives up after 30 s in which nothing moves, and a call that is one too many waits for 10 s before it is refused."""
 MOST_ANSWER_BYTES: Final = 64 * 1024
 """Of a JSON answer."""
-PIECE_BYTES: Final = 64 * 1024
+PIECE_BYTES: Final = 256 * 1024
+"""Read at a time: what a connection holds meanwhile is taken at once, which costs a fourth of the turns of the event loop."""
+SEND_BUFFER_BYTES: Final = 512 * 1024
+"""What the kernel holds for a gate on this host, so that neither side waits for each piece of the other."""
 UNANSWERED: Final = "unanswered"
 """The word for a gate that gave no answer, or broke off within one: it may have died."""
 
@@ -167,7 +170,9 @@ class GateClient:
 
 async def _opened(at: FilesPlace) -> trio.abc.Stream:
     if at.socket_path is not None:
-        return await trio.open_unix_socket(at.socket_path)
+        local = await trio.open_unix_socket(at.socket_path)
+        local.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return local
     if at.tls is None:
         return await trio.open_tcp_stream(at.host, at.port)
     stream = await trio.open_ssl_over_tcp_stream(at.host, at.port, ssl_context=at.tls)

@@ -14,7 +14,7 @@ import trio
 from workers.errors import BadFile
 from workers.files.limits import check_size
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 1024 * 1024
 """Of the disk at a time, in a thread."""
 
 Content: TypeAlias = Path | os.PathLike[str] | bytes | bytearray | str | AsyncIterable[bytes]

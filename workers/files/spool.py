@@ -181,19 +181,39 @@ class SpoolFile:
         self._spool = spool
         self.name = name
         self._descriptor = descriptor
+        self._is_growing = False
+        self._has_grown = trio.Event()
 
     async def write(self, sealed: bytes) -> None:
         """Adds bytes. Raises SpoolFull, SpoolUnusable."""
         await trio.to_thread.run_sync(self._in_disk, self._write_all, sealed)
+        self._wake()
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Has whoever reads it wait for more at its end, until the end of the block."""
+        self._is_growing = True
+        try:
+            yield
+        finally:
+            self._is_growing = False
+            self._wake()
+
+    def _wake(self) -> None:
+        self._has_grown.set()
+        self._has_grown = trio.Event()
+
+    async def more(self) -> bool:
+        """Waits until more of it was written; False if it is whole."""
+        if self._is_growing:
+            await self._has_grown.wait()
+            return True
+        return False
 
     def _write_all(self, sealed: bytes) -> None:
         rest = memoryview(sealed)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
-
-    async def sync(self) -> None:
-        """Has all of it on the disk. Raises SpoolFull, SpoolUnusable."""
-        await trio.to_thread.run_sync(self._in_disk, os.fdatasync, self._descriptor)
 
     def _in_disk(self, operation: Callable[..., object], argument: object) -> None:
         try:
@@ -203,7 +223,7 @@ class SpoolFile:
 
     def pieces(self) -> "SpooledPieces":
         """Returns its bytes from their beginning, also where it was removed meanwhile."""
-        return SpooledPieces(self._descriptor)
+        return SpooledPieces(self, self._descriptor)
 
     def close(self) -> None:
         """Ends the lock."""
@@ -211,11 +231,12 @@ class SpoolFile:
 
 
 class SpooledPieces:
-    """The bytes of a spooled file, 64 KiB at a time: the page cache has them, so that no thread is asked."""
+    """The bytes of a spooled file, also while it grows. The page cache has them, so that no thread is asked."""
 
-    BYTES: Final = 64 * 1024
+    BYTES: Final = 256 * 1024
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, file: SpoolFile, descriptor: int) -> None:
+        self._file = file
         self._descriptor = descriptor
         self._at = 0
 
@@ -225,8 +246,11 @@ class SpooledPieces:
     async def __anext__(self) -> bytes:
         await trio.lowlevel.checkpoint()
         piece = os.pread(self._descriptor, self.BYTES, self._at)
-        if not piece:
-            raise StopAsyncIteration
+        while not piece:
+            is_whole = not await self._file.more()
+            piece = os.pread(self._descriptor, self.BYTES, self._at)
+            if is_whole and not piece:
+                raise StopAsyncIteration
         self._at += len(piece)
         return piece
 

@@ -1,10 +1,11 @@
 """Sends one file: announced, sealed while it is read, spooled as ciphertext, put, confirmed. What is done is noted in the thread's journal.
 
-    nothing noted  → announce, seal into the spool, note
+    nothing noted  → announce, seal into the spool and put what is sealed at once, note
     sealed         → put the spooled bytes, note             (without the spool: announce anew, under a fresh key)
     put            → confirm, note the attachment id         (the relay answers a repeat with the same id)
     confirmed      → nothing: a later run uploads nothing
 
+Nothing waits for the disk: bytes of the spool that a power cut has spoiled have another hash than was noted, and the relay says so.
 A key and nonce prefix seal one content once: whatever is sealed again is sealed under fresh ones, and what is sent again are the same bytes.
 """
 
@@ -29,6 +30,8 @@ from workers.files.said import FileSaid
 from workers.files.sources import Source
 from workers.files.spool import Spool, SpoolFile
 
+CLOSE_SECONDS: Final = 5.0
+"""For the end of an iterator of the owner's, whatever ends the upload."""
 TIMES_ANEW: Final = 3
 """An upload that the relay forgets, or has other bytes of, is begun anew so often."""
 DRAFT: Final = "0" * 16
@@ -112,7 +115,7 @@ class Upload:
         try:
             return await self._sent(source, noted)
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await source.aclose()
 
     async def _sent(self, source: Source, noted: Noted | None) -> Noted:
@@ -120,31 +123,30 @@ class Upload:
             content = _Content(self, source, opened)
             failed: GateFailed | None = None
             for _ in range(TIMES_ANEW):
-                spooled: SpoolFile | None = None
+                spooled, early = None, None
                 if noted is not None and not noted.is_put and self.spool.has(noted.spool, sealed_size(noted.size)):
                     spooled = opened.enter_context(self.spool.again(noted.spool))
                 elif noted is None or not noted.is_put:
-                    noted, spooled = await self._seal(content, opened)
+                    noted, spooled, early = await self._seal(content, opened)
                     await self.note(noted)
                 try:
-                    return await self._deliver(noted, spooled)
+                    return await self._deliver(noted, spooled, early)
                 except GateFailed as error:
                     failed = error
                     self.spool.remove(noted.spool) if noted.spool else None
                     noted = None
             raise FileRefused(failed.reason if failed else "", "it was begun anew each time, in vain")
 
-    async def _seal(self, content: "_Content", opened: ExitStack) -> tuple[Noted, SpoolFile]:
-        """Announces it and seals its content into the spool, under a fresh key."""
+    async def _seal(self, content: "_Content", opened: ExitStack) -> tuple[Noted, SpoolFile, GateFailed | None]:
+        """Announces it and seals its content into the spool, under a fresh key. Returns with it why it could not be put meanwhile."""
         size = await content.size()
-        self.spool.reserve(size, datetime.now(UTC).date().isoformat())
+        await trio.to_thread.run_sync(self.spool.reserve, size, datetime.now(UTC).date().isoformat())
         announced = await _patiently(lambda: self.gate.announce(self.conversation_id, sealed_size(size)))
         key = FileKey.generate(os.urandom)
         spooled = opened.enter_context(self.spool.new(self.conversation_id, self.entry, sealed_size(size)))
+        sealer = FileSealer(key, self.conversation_id, announced.upload_id)
         try:
-            sealer = FileSealer(key, self.conversation_id, announced.upload_id)
-            await _seal_into(spooled, sealer, content.pieces(), size)
-            await spooled.sync()
+            failed = await self._seal_and_put(announced, spooled, sealer, content.pieces(), size)
         except BaseException:
             self.spool.remove(spooled.name)
             raise
@@ -156,14 +158,41 @@ class Upload:
             sha256=sealer.sha256,
             ticket=announced.ticket,
             spool=spooled.name,
+            is_put=failed is None,
         )
-        return noted, spooled
+        return noted, spooled, failed
 
-    async def _deliver(self, noted: Noted, spooled: SpoolFile | None) -> Noted:
-        """Puts what is not put yet, and confirms. Raises GateFailed where it is to be begun anew."""
-        if spooled is not None:
+    async def _seal_and_put(
+        self, announced: Announced, spooled: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[bytes], size: int
+    ) -> GateFailed | None:
+        """Seals the content and puts it as it is sealed. Returns why the gate has not all of it; None if it has."""
+        failures = list[Exception]()
+        failed: GateFailed | None = None
+
+        async def put() -> None:
+            nonlocal failed
+            try:
+                await self.gate.put(announced, sealed_size(size), spooled.pieces)
+            except GateFailed as error:
+                failed = error
+
+        async with trio.open_nursery() as nursery:
+            with spooled.growing():
+                nursery.start_soon(put)
+                try:
+                    await _seal_into(spooled, sealer, pieces, size)
+                except Exception as error:  # noqa: BLE001 - raised again outside of the nursery, not in a group
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        return failed
+
+    async def _deliver(self, noted: Noted, spooled: SpoolFile | None, failed: GateFailed | None) -> Noted:
+        """Puts what is not put yet, since that has `failed` or died, and confirms. Raises GateFailed where it is to be begun anew."""
+        if spooled is not None and not noted.is_put:
             announced = Announced(noted.upload_id, noted.ticket)
-            await _patiently(lambda: self.gate.put(announced, sealed_size(noted.size), spooled.pieces))
+            await _patiently(lambda: self.gate.put(announced, sealed_size(noted.size), spooled.pieces), failed)
             noted = msgspec.structs.replace(noted, is_put=True)
             await self.note(noted)
         attachment_id = await _patiently(lambda: self.gate.confirm(noted.upload_id, noted.sha256))
@@ -249,13 +278,15 @@ async def _seal_into(file: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[
     await file.write(sealer.finish())
 
 
-async def _patiently(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Makes a call until it succeeds. Raises FileError; GateFailed where the upload is to be begun anew."""
+async def _patiently(call: Callable[[], Awaitable[Answer]], failed: GateFailed | None = None) -> Answer:
+    """Makes a call until it succeeds; `failed`: how it has ended before. Raises FileError; GateFailed where the upload is to be begun anew."""
     patience = Patience()
     while True:
+        if failed is not None:
+            if failed.reason in ANEW:
+                raise failed
+            await patience.after(failed)
         try:
             return await call()
-        except GateFailed as failed:
-            if failed.reason in ANEW:
-                raise
-            await patience.after(failed)
+        except GateFailed as error:
+            failed = error

@@ -74,9 +74,33 @@ class Died(BaseException):
     """The worker is gone at this point; nothing more of it runs."""
 
 
-@pytest.mark.parametrize("dies_before", ["sealed", "put", "confirmed"])
-async def test_a_run_that_died_is_gone_on_with(uploads: Uploads, dies_before: str) -> None:
-    """Before what was done could be noted."""
+@pytest.mark.parametrize(
+    ("dies_before", "is_slow", "announced", "put"),
+    [
+        (
+            "sealed",
+            True,
+            2,
+            2,
+        ),  # it was put once in vain: its run has ended before it could be noted that it was sealed
+        ("put", False, 2, 2),
+        ("put", True, 1, 3),
+        ("confirmed", False, 1, 1),
+        ("confirmed", True, 1, 2),
+    ],
+)
+async def test_a_run_that_died_is_gone_on_with(
+    uploads: Uploads,
+    autojump_clock: trio.testing.MockClock,
+    dies_before: str,
+    is_slow: bool,
+    *,
+    announced: int,
+    put: int,
+) -> None:
+    """Before what was done could be noted. `is_slow`: what is sealed cannot be put at once, and is put again."""
+    if is_slow:
+        uploads.gate.fail("put", CallFailure.RELAY_SLOW)
 
     def stage_of(new: Noted) -> str:
         return "confirmed" if new.attachment_id else "put" if new.is_put else "sealed"
@@ -93,13 +117,12 @@ async def test_a_run_that_died_is_gone_on_with(uploads: Uploads, dies_before: st
     file = File(CONTENT, **NAMED)
     noted = await uploads.send(file)
     assert content_of(uploads, noted, file) == CONTENT
-    calls = uploads.gate.calls
-    assert calls.count("announce") == (2 if dies_before == "sealed" else 1)
-    assert calls.count("put") == (1 if dies_before != "put" else 2)
-    if dies_before != "sealed":
+    assert uploads.gate.calls.count("announce") == announced
+    assert uploads.gate.calls.count("put") == put
+    assert len(uploads.gate.files) == 1
+    if announced == 1:
         assert len(before) == 1
         assert uploads.left == []
-        assert len(uploads.gate.files) == 1
 
 
 async def test_after_a_death_the_same_bytes_are_sent_although_the_content_is_another(uploads: Uploads) -> None:
@@ -283,7 +306,8 @@ async def test_a_file_that_changes_while_it_is_read_is_not_sent(tmp_path: Path, 
         file.source = lambda source=source: source  # type: ignore[method-assign, misc]
         with pytest.raises(BadFile, match="while it was read"):
             await uploads.send(file)
-        assert (uploads.gate.calls, uploads.left) == (["announce"] * (1 if after != b"s" else 2), [])
+        assert uploads.left == []
+        assert "confirm" not in uploads.gate.calls
 
 
 # At rest
