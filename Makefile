@@ -23,6 +23,7 @@
 # make containers the image and compose.yaml's services under podman (root; podman, runc, debootstrap; 3 minutes)
 # make prometheus  a real Prometheus scrapes a real agent (needs the package prometheus)
 # make metrics-page   writes docs/metrics.md from the code
+# make files   a file there and back, with worker, gate, supervisor, Redis and relay killed at each step of each call (ten minutes; ARGS="--victim gate")
 # make lock    pin the dependencies anew (needs the network)            make clean   back to a fresh clone
 
 PYTHON ?= python3
@@ -167,6 +168,10 @@ containers: setup
 
 prometheus: setup
 	$(BIN)/python -m pytest -q -s tests/trials/deploy/with_prometheus.py
+
+.PHONY: files
+files: setup
+	$(BIN)/python -m tests.trials.files $(ARGS)
 
 metrics-page: setup
 	$(BIN)/python -m tests.trials.deploy.metrics_page

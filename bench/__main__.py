@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 
-BENCHMARKS = ("crypto", "hop", "waiting", "pipeline", "budget", "answers")
+BENCHMARKS = ("crypto", "hop", "waiting", "pipeline", "budget", "answers", "files")
 
 
 def main() -> None:

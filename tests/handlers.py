@@ -1,5 +1,6 @@
 """Handlers for tests that need more than the built-in ones."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import trio
 
 from bus.records.records import InboundMessage
-from workers import Agent, App, Event, ToolDenied
+from workers import Agent, App, Event, File, Message, ToolDenied
 from workers.handling.context import JobContext
 from workers.talk.chat import Chat
 
@@ -52,6 +53,20 @@ overhearing = Agent(groups="all")
 async def echo_all(message: InboundMessage, chat: Chat) -> None:
     """In groups too, whoever is meant."""
     await chat.reply(f"echo: {message.text}")
+
+
+filing = Agent()
+
+
+@filing.on_message("file", "image", "audio", "video")
+async def send_back(message: Message, chat: Chat) -> None:
+    """Reads a file, sends it back, and says what its hash was."""
+    [file] = message.files
+    digest = hashlib.sha256()
+    async for chunk in file.chunks():
+        digest.update(chunk)
+    await chat.reply(File(file.chunks(), name=f"back-{file.name}", type=file.type))
+    await chat.reply(digest.hexdigest())
 
 
 voting = Agent()

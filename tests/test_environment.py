@@ -34,6 +34,7 @@ READERS = {
     "supervisor/pool/workforce.py": "passes the owner's variables on to the workers, and reads the settings anew for a reload",
     "supervisor/observe/logs.py": "what terminal or journal the log goes to, once at the start",
     "bus/settings/places.py": "where things stand, by the environment",
+    "bus/settings/spool_place.py": "where the spool stands, by the environment",
     "workers/process/start_errors.py": "reads nothing of it: says that a handler's own look found no such variable",
     "workers/outside.py": "an owner's own program, which says by the environment whose agent it asks",
     "supervisor/settings/way.py": "reads nothing; its name for a deleted file is os.access",

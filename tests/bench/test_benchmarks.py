@@ -104,3 +104,17 @@ def test_more_people_than_one_worker_has_slots_for_are_answered_at_the_same_time
     assert (figures["times_asked"], figures["whole_answers"], figures["oom_kills"]) == (70, 70, 0)
     assert figures["most_memory_mib"] < 400
     assert figures["most_descriptors_of_a_worker"] < 200
+
+
+@pytest.mark.long
+def test_files_measures_memory_and_time_beside_a_bare_copy() -> None:
+    figures = figures_of("files", "--mib", "4", "--turns", "1")
+    for name in ("ours_mib_per_second", "bare_mib_per_second", "ratios"):
+        found = figures[name]
+        assert isinstance(found, dict)
+        assert found["in"] > 0
+        assert found["out"] > 0
+    above = figures["peak_above_idle_mib"]
+    assert isinstance(above, dict)
+    assert above["worker"] <= above["wanted_of_worker_and_gate"]
+    assert above["gate"] <= above["wanted_of_worker_and_gate"]

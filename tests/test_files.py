@@ -1,0 +1,69 @@
+"""Files through the whole house: relay, keeper, gate, supervisor, worker and Redis as processes; a person sends one and it comes back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.files_world import HANDLER, NEEDLE, SECONDS, comes_back, content_of, leaks, spooled
+from tests.waiting import waiting_for
+from tests.world import world
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.long
+async def test_a_file_comes_back_and_is_nowhere_in_the_clear(tmp_path: Path) -> None:
+    name = "secret-plan.txt"
+    async with world(tmp_path, HASHEE_HANDLER=HANDLER, HASHEE_FSYNC="always") as it:
+        for seed, size in enumerate((0, 1, 3 * MIB + 5)):
+            await comes_back(it, content_of(size, seed), name)
+        needles = (NEEDLE, b"secret-plan")
+        assert list(leaks(it.directory, needles)) == []
+        assert spooled(it.state_dir) == []
+        metrics = it.page("/metrics")
+        (tmp_path / "control").mkdir()
+        (tmp_path / "control" / "plan.txt").write_bytes(content_of(100, 1))
+        assert list(leaks(it.directory, needles)) == [f"plan.txt: {NEEDLE[:20]!r}"]
+    for line in ('worker_files_total{direction="in"} 6.0', 'worker_files_total{direction="out"} 3.0'):
+        assert line in metrics
+
+
+PASSING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("file_500", {"count": 3}),
+    ("file_429", {"count": 2, "retry_after": 0.2}),
+    ("file_cut", {"count": 3}),
+    ("file_expired", {"count": 1}),
+    ("file_forget", {"count": 1}),
+)
+FOR_GOOD: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("file_spoil", {}, 'direction="in",reason="file_broken_changed"'),
+    ("file_wrong_size", {}, 'direction="in",reason="file_broken_size"'),
+    ("file_429", {"reason": "DAILY_LIMIT"}, 'reason="file_daily_limit"'),
+)
+APOLOGY = "sorry"
+
+
+@pytest.mark.long
+async def test_whatever_the_relay_does_to_a_file_it_comes_back_or_is_given_up_by_name(tmp_path: Path) -> None:
+    """What passes costs a while; what does not is a dead letter with its reason, counted, and the next file comes back."""
+    async with world(tmp_path, HASHEE_HANDLER=HANDLER) as it:
+        [person] = it.people
+        conversation = it.conversations[person]
+        for seed, (kind, how) in enumerate(PASSING):
+            await it.api.fault(kind, **how)
+            await comes_back(it, content_of(MIB + seed, seed), f"{kind}.txt")
+        for kind, how, counted in FOR_GOOD:
+            await it.api.fault(kind, count=1000, **how)
+            before = len(person.transcript.heard(conversation))
+            await person.send_file(conversation, content_of(100, 9), name=f"{kind}.txt")
+            with waiting_for(f"the apology for {kind}", SECONDS):
+                await person.transcript.until(
+                    lambda before=before: len(person.transcript.heard(conversation)) > before  # type: ignore[misc]
+                )
+            [said] = person.transcript.heard(conversation)[before:]
+            assert APOLOGY in said.lower()
+            assert counted in it.page("/metrics"), kind
+            await it.api.fault("clear")
+            await comes_back(it, content_of(100, 10), "after.txt")
+        assert spooled(it.state_dir) == []
