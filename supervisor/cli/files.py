@@ -13,7 +13,6 @@ from prometheus_client import disable_created_metrics
 from setproctitle import setproctitle
 
 from host.log_stream import divert_stderr
-from host.tuning import collect_garbage_rarely
 from supervisor.files.process import Timing, run_files
 from supervisor.keeper.state_directory import listen
 from supervisor.observe.logs import configure_logging
@@ -38,7 +37,6 @@ def files(keeper_fd: int | None) -> int:
     os.environ.pop("SSLKEYLOGFILE", None)  # libraries would write the keys of TLS there
     settings = FilesSettings.from_environ(os.environ)
     configure_logging(settings.log, "files")
-    collect_garbage_rarely()
     if keeper_fd is not None:
         listener = socket.socket(fileno=keeper_fd)
         trio.run(run_files, settings, listener, Timing(idle_seconds=IDLE_SECONDS))
