@@ -7,6 +7,7 @@ from bus.records.journal import words_of
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
 from bus.records.records import (
     MOST_DELIVERIES,
+    STOP_ALL,
     JobRecord,
     OutboxRecord,
     ReplyRecord,
@@ -97,6 +98,7 @@ class MemoryRecovery:
             if retry is not None and retry.due_ms <= min(now_ms, self._world.now_ms):
                 self._world.wrote()
                 at.job = self._world.new_entry(retry.record, retry.attempt, retry.deliveries, retry.strikes)
+                at.job.has_past = at.stopped == STOP_ALL
                 at.retry = None
                 started += 1
         return started

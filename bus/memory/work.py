@@ -68,18 +68,16 @@ class MemorySteps(KeptEffects):
             return None
         entry = min(free, key=lambda entry: int(entry.id.partition("-")[0]))
         entry.holder, entry.renewed_ms = self._consumer, self._world.now_ms
-        job = unpack_job(
+        return unpack_job(
             entry.record,
             entry_id=entry.id,
             attempt=entry.attempt,
             deliveries=entry.deliveries,
             strikes=entry.strikes,
+            has_past=entry.has_past,
             key=self._bus_key,
             agent_id=self._agent_id,
         )
-        at = self._world.conversation(job.conversation_id)
-        has_past = job.job_id in at.emitted_before_death or bool(at.waits) or at.stopped == STOP_ALL
-        return msgspec.structs.replace(job, has_past=has_past)
 
     async def renew(self, *entry_ids: str) -> tuple[list[str], list[str]]:
         """Those that are lost, those that are superseded."""

@@ -40,6 +40,8 @@ class Entry:
     strikes: int = 0
     began: bool = False
     interrupted: bool = False
+    has_past: bool = False
+    """As it was when this entry was made: what a dropped letter took with it meanwhile is still looked for."""
     holder: str | None = None
     renewed_ms: int = 0
 
@@ -266,7 +268,9 @@ class World:
     def first_entry(self, at: Conversation, record: bytes) -> Entry:
         """A job's first delivery; while questions are open its record is of a schema that an older version leaves to others."""
         is_first_schema = bool(at.waits) and record[1] == SCHEMA_VERSION
-        return self.new_entry(record[:1] + bytes([PLACED_SCHEMA]) + record[2:] if is_first_schema else record)
+        entry = self.new_entry(record[:1] + bytes([PLACED_SCHEMA]) + record[2:] if is_first_schema else record)
+        entry.has_past = bool(at.waits or at.emitted_before_death)
+        return entry
 
     # Quarantine
 
@@ -417,6 +421,7 @@ class World:
         """The same job under a new token."""
         at.job = self.new_entry(entry.record, entry.attempt, deliveries, strikes)
         at.job.interrupted = entry.interrupted
+        at.job.has_past = entry.has_past or at.stopped == STOP_ALL
 
     def budget(self, subject: str) -> Counted:
         """What is counted of a subject now."""

@@ -1,10 +1,11 @@
 """Where the file gate stands: HASHEE_FILES_URL, and whose certificate is believed there."""
 
+import os
 import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from bus.settings.reader import Malformed, Setting, SettingsReader, Unusable
 from bus.settings.url_parts import HOST, PORT, host_of, netloc, port_of
@@ -44,7 +45,7 @@ def files_place_of(reader: SettingsReader) -> FilesPlace | None:
     if url is None or url == NONE:
         return None
     if url.startswith("unix:"):
-        return FilesPlace(socket_path=Path(unquote(url.removeprefix("unix://"))))
+        return FilesPlace(socket_path=Path(_path_of(url)))
     scheme, host, port = _parts(url)
     return FilesPlace(None, host, port, None if scheme == "http" else authority or _whole_store())
 
@@ -54,12 +55,17 @@ def files_url(text: str) -> str:
     if text == NONE:
         return text
     if text.startswith("unix:"):
-        path = unquote(text.removeprefix("unix://"))
-        if not text.startswith("unix:///") or "\0" in path or len(path.encode()) > MOST_PATH_BYTES:
+        path = _path_of(text)
+        if not text.startswith("unix:///") or "\0" in path or len(os.fsencode(path)) > MOST_PATH_BYTES:
             raise Malformed
         return text
     _parts(text)
     return text
+
+
+def _path_of(url: str) -> str:
+    """Returns a socket's path as the system names it: its bytes need be no text."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(url.removeprefix("unix://"))))
 
 
 def _parts(text: str) -> tuple[str, str, int]:

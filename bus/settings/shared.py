@@ -38,13 +38,15 @@ SHOW_ERRORS = Setting("HASHEE_SHOW_ERRORS", "on or off", default="off")
 SHOWS_ERRORS = "the log shows the text and traceback of handlers' errors, which may quote conversations (HASHEE_SHOW_ERRORS): for development alone"
 LOG_LEVEL = Setting("HASHEE_LOG_LEVEL", "debug, info, warning or error", default="info")
 LOG_FORMAT = Setting("HASHEE_LOG_FORMAT", "console, json or auto", default="auto")
+SPOOL_DIR = Setting("HASHEE_SPOOL_DIR", "the absolute path of a directory of this agent alone")
+SPOOL_MB = Setting("HASHEE_SPOOL_MB", "MiB, a whole number from 1 to 1048576", default="2048")
 
 OWN_REDIS = "HASHEE_OWN_REDIS"
 """No setting: by it the supervisor tells its workers that HASHEE_REDIS_URL is the agent's private Redis. A worker of a former version does without."""
 
 ALL = (
     *(AGENT_ID, REDIS_URL, BUS_KEY, HANDLER, CONCURRENCY, JOB_SECONDS, RETRY_SECONDS, RETRY_TIMEOUTS),
-    *(SHOW_ERRORS, LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY, FILES_URL, FILES_CA),
+    *(SHOW_ERRORS, LOG_LEVEL, LOG_FORMAT, REDIS_CA, REDIS_CERT, REDIS_KEY, FILES_URL, FILES_CA, SPOOL_DIR, SPOOL_MB),
 )
 
 

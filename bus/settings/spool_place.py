@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.settings.places import absolute_path, home_of, state_dir_of
-from bus.settings.reader import Setting, SettingsReader, whole_number
-from bus.settings.shared import STATE_DIR
+from bus.settings.reader import SettingsReader, whole_number
+from bus.settings.shared import SPOOL_DIR, SPOOL_MB, STATE_DIR
 
-SPOOL_DIR = Setting("HASHEE_SPOOL_DIR", "the absolute path of a directory of this agent alone")
-SPOOL_MB = Setting("HASHEE_SPOOL_MB", "MiB, a whole number from 1 to 1048576", default="2048")
 SPOOL_FOLDER = "spool"
 
 

@@ -84,10 +84,12 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        carried = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        carried = ip.ipv4_mapped
         if ip in _NAT64:
             carried = ipaddress.IPv4Address(ip.packed[-4:])
-        if ip.is_site_local or (carried is not None and not (carried.is_global and not carried.is_multicast)):
+        if ip.is_site_local or ip.sixtofour is not None:  # that there were such is over, and Pythons differ over them
+            return False
+        if carried is not None and not (carried.is_global and not carried.is_multicast):
             return False
         if ip.ipv4_mapped is not None:
             return True

@@ -72,7 +72,7 @@ def files_socket(state_dir: Path, runtime_dir: Path) -> Listening:
     path = socket_path(state_dir / FILES_SOCKET, state_dir, runtime_dir)
     listener = listen_control(path)
     listener.listen(BACKLOG)
-    return Listening(listener, f"unix://{quote(str(path))}")
+    return Listening(listener, f"unix://{quote(os.fsencode(path))}")  # its bytes: not every name is text
 
 
 class FilesGate:

@@ -19,9 +19,10 @@ from bus.settings.shared import (
     RETRY_SECONDS,
     RETRY_TIMEOUTS,
     SHOW_ERRORS,
+    SPOOL_DIR,
+    SPOOL_MB,
     STATE_DIR,
 )
-from bus.settings.spool_place import SPOOL_DIR, SPOOL_MB
 from bus.telemetry.settings import ALL as TELEMETRY_SETTINGS
 from supervisor.settings.backup_age import BACKUP_MAX_AGE_HOURS, BACKUP_RECIPIENTS
 from supervisor.settings.way import PROXY

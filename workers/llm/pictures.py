@@ -10,6 +10,9 @@ from workers.files.inbound import InboundFile
 MOST_PICTURES_BYTES: Final = 8 * 1024 * 1024
 """Of one turn: written as base64 they are a third more, and endpoints take some 20 MB. A phone's picture has 2 to 5."""
 
+PICTURE = "image_url"
+"""A part of a message that endpoints take for a picture."""
+
 
 async def with_pictures(
     messages: Sequence[Mapping[str, object]], pictures: Sequence[InboundFile]
@@ -24,8 +27,8 @@ async def with_pictures(
     *before, last = messages
     shown = [
         {
-            "type": "image_url",
-            "image_url": {"url": f"data:{one.type};base64,{base64.b64encode(await one.bytes(most=one.size)).decode()}"},
+            "type": PICTURE,
+            PICTURE: {"url": f"data:{one.type};base64,{base64.b64encode(await one.bytes(most=one.size)).decode()}"},
         }
         for one in pictures
     ]

@@ -1,6 +1,6 @@
 -- Ends a job that went well, as finish.lua does, together with its effects: what nobody sees until the job's end is written here, once.
 -- KEYS board, waits, state, history, histories, timers of the conversation, alarms, cards, store
--- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, no_answer, stopped, superseded or no_handler
+-- ARGV 1 conversation_id  2 entry (fencing token)  3 consumer  4 job_id  5 outcome: done, waiting, no_answer, stopped, over_budget, superseded or no_handler
 --      6 attempt  7 delivery  8 when its handler began (ms), '' where that is noted already  9 how many replies
 --      10… place, reply record of each reply; then op, a, b, c of each effect (those that need fewer words have '')
 --         wait: its id, its record   drop_wait: its id   state: its record   exchange: its record   forget: nothing
