@@ -156,19 +156,21 @@ async def _traced_in_turns(folder: Path, options: argparse.Namespace) -> dict[st
                     turns[name].append(_with_sum(await house.everybody(options.messages)))
         if not Sink.taken_bytes:
             raise BenchmarkFailed("nothing was traced: is the extra otel installed?")
-    ratios = {
-        part: statistics.median(
-            on[f"{part}_cpu_ms"] / off[f"{part}_cpu_ms"] for off, on in zip(*turns.values(), strict=True)
-        )
-        for part in (*AGENT, "agent")
-    }
     return {
         "turns": options.rounds,
         "people": options.people,
         **{name: _medians(of) for name, of in turns.items()},
-        "ratios": {part: round(ratio, 3) for part, ratio in ratios.items()},
+        "ratios": {part: _ratio(f"{part}_cpu_ms", turns) for part in (*AGENT, "agent")},
         "wanted_ratio": WANTED_TRACED_RATIO,
     }
+
+
+def _ratio(name: str, turns: dict[str, list[Figures]]) -> float | None:
+    """The median over the turns; None where a process took less in one than a tick of its clock, 10 ms: so little tells nothing."""
+    pairs = list(zip(turns["off"], turns["on"], strict=True))
+    if not all(off[name] for off, _ in pairs):
+        return None
+    return round(statistics.median(on[name] / off[name] for off, on in pairs), 3)
 
 
 def _with_sum(figures: Figures) -> Figures:
