@@ -107,10 +107,11 @@ class Outbound(Company):
         if supervisor.sending is None:
             return
         entry, supervisor.sending = supervisor.sending.entry, None
-        conversation = decode_reply_record(entry.fields["r"]).conversation_id
+        record = decode_reply_record(entry.fields["r"])
+        outbox, conversation, answers = supervisor.half.outbox, record.conversation_id, (record.job_id, record.place)
         if is_given_back:
-            at_once(supervisor.half.outbox.give_back_reply(entry.id, conversation))
-        elif at_once(supervisor.half.outbox.drop_reply(conversation, "no_grant", entry_id=entry.id)):
+            at_once(outbox.give_back_reply(entry.id, conversation))
+        elif at_once(outbox.drop_reply(conversation, "no_grant", answers=answers, entry_id=entry.id)):
             self.history.drops += 1
 
     @precondition(lambda self: self.acks or any(one.outgoing for one in self.supervisors))
