@@ -41,6 +41,7 @@ Lines are said to the agent. Besides:
   -             leaves a field of a form empty
   /cancel       leaves a form, or ends a question
   /as NAME      talk as somebody else          /group [NAME]  in a group      /direct  alone with the agent again
+  /file PATH    sends a file
   ~ words       in a group, not to the agent
   /time +10m    lets time pass (s, m, h, d)    /kill   kills the worker; what runs runs again
   /state /history /trace /dead                 what is kept, what was done, what was given up; /retry has that begin again
@@ -261,6 +262,7 @@ class Console:
             "/as": self._as,
             "/group": self._group,
             "/direct": self._direct,
+            "/file": self._file,
             "/time": self._time,
             "/kill": self._kill,
             "/state": self._state,
@@ -291,6 +293,15 @@ class Console:
         self._chat = chat
         where = f"in the group {chat.conversation_id}" if chat.is_group else "alone with the agent"
         self._tell("note", f"you are {chat.person}, {where}")
+
+    async def _file(self, path: str) -> None:
+        """Sends a file, in memory as everything here; a handler reads it in pieces all the same."""
+        try:
+            content = await (await trio.Path(path).expanduser()).read_bytes()
+        except OSError as error:
+            self._tell("note", f"{path or '/file PATH'}: {error.strerror}")
+            return
+        await self._chat.post(self._chat.file_payload(content, name=Path(path).name))
 
     async def _time(self, rest: str) -> None:
         found = DURATION.fullmatch(rest)
@@ -358,6 +369,11 @@ class Console:
         whose = "agent" if is_here else f"agent in {conversation_id}"
         if said.kind != "message":
             self._reply(whose, conversation_id, [f"[{said.kind}] {_in_words(said.payload)}"], {"kind": said.kind})
+            return
+        if said.files:
+            names = [f"[file] {one.get('filename')}, {one.get('size')} bytes" for one in said.files]
+            lines = [*said.text.splitlines(), *names]
+            self._reply(whose, conversation_id, lines, {"kind": "files", "text": said.text, "files": names})
             return
         if said.text:
             if is_here:

@@ -19,9 +19,11 @@ from bus.records.events import Event, content_of
 from bus.records.kept import STATE, open_kept
 from bus.records.records import GROUP, NOWHERE, Payload, mention_of
 from workers.errors import CannotStart
+from workers.files.names import kind_of, type_of
 from workers.handling.agent import Agent
 from workers.kept.history import Turn, decode_exchange
 from workers.process.runner import RETRY_AFTER_SECONDS
+from workers.talk.cards import ToolCall
 from workers.testing.house import AGENT_ID, KEY, House, Place
 from workers.testing.lives import Life, Watch
 from workers.testing.mocks import Mocks
@@ -350,6 +352,24 @@ class HarnessChat:
         await self.post(payload, quote=quote)
         return await self.until_rest(seconds)
 
+    async def send_file(self, content: bytes, *, name: str, alt: str = "", seconds: float = math.inf) -> Replies:
+        """Sends a file, or what its name says that it is: a picture, a sound, a film; returns as `say` does."""
+        return await self.send(self.file_payload(content, name=name, alt=alt), seconds=seconds)
+
+    def file_payload(self, content: bytes, *, name: str, alt: str = "") -> Payload:
+        """Returns the payload of a message with a file."""
+        media_type = type_of(name)
+        kind = kind_of(media_type)
+        entry = self._harness.house.gate.keep(content, self._place.id, name=name, media_type=media_type)
+        shown: Payload = (
+            {"filename": name, "mime": media_type, "size": len(content)} if kind == "file" else {"alt": alt}
+        )
+        return {"type": kind, "attachment_id": entry["attachment_id"], **shown, "attachments": [entry]}
+
+    def content_of(self, said: Said, number: int = 0) -> bytes:
+        """Returns the content of a file that the agent has sent here: of one reply's files the first, or another."""
+        return self._harness.house.gate.content_of(said.files[number], self._place.id)
+
     async def post(self, payload: Mapping[str, object], *, quote: Said | None = None) -> None:
         """Sends any payload, and waits for nothing."""
         quoted = None if quote is None else quote.message_id
@@ -383,8 +403,10 @@ class HarnessChat:
         return await self.answer(card.card_id, payload, seconds=seconds)
 
     async def answer(self, card_id: str, payload: Mapping[str, object], *, seconds: float = math.inf) -> Replies:
-        """Answers a card with whatever is said, such as `{"action": "stop"}` (PROTOCOL §4.1)."""
+        """Answers a card with whatever is said, such as `{"action": "stop"}` (PROTOCOL §4.1), a call of a tool with `{"status": "ok", "result": …}`."""
         artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
+        if any(one.card_id == card_id and one.subtype == ToolCall.subtype for one in self._place.heard):
+            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
         return await self.send({"type": "artifact", "artifact": artifact}, seconds=seconds)
 
     async def until_rest(self, seconds: float = math.inf) -> Replies:

@@ -46,6 +46,7 @@ from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Arrival, Intake, Source
 from bus.steps.write_count import WriteCount
+from workers.files.memory import MemoryGate
 from workers.kept.waits import Wait, card_named_in, said_in
 from workers.talk.payloads import text_reply
 from workers.testing.said import Said
@@ -117,6 +118,7 @@ class House:
         self.world = World(now_ms=self.time.ms, policies=policies)
         self.places: dict[str, Place] = {}
         self.deltas: dict[str, list[str]] = defaultdict(list)
+        self.gate = MemoryGate()
         self.has_changed = trio.Event()
         """Something was said, shown or done."""
 
@@ -154,6 +156,7 @@ class House:
         """Takes a message in, as the supervisor does: a group's that is not for the agent goes to no handler."""
         self.changed()
         message_id, now_ms = f"message-{next(self._numbers)}", self.time.ms
+        attachments = payload.get("attachments")
         place.seq += 1
         message = InboundMessage(
             message_id=message_id,
@@ -166,6 +169,7 @@ class House:
             reply_to=quoted,
             created_at=datetime.fromtimestamp(now_ms / MS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             client_message_id=message_id,
+            attachments=[one for one in attachments if isinstance(one, dict)] if isinstance(attachments, list) else [],
             envelope_version="hashee-envelope-v1.2",
         )
         is_for_us, message = self._for_whom(message)

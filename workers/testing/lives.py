@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from bus.records.presence import Presence
 from bus.records.records import Job
 from bus.steps.job_steps import Finished
 from bus.steps.thread_steps import Noted
+from workers.files.files import FileWay
+from workers.files.memory import MemorySpool
 from workers.handling.agent import Agent
 from workers.process.logs import Log
 from workers.process.runner import Runner, RunnerSettings
@@ -66,6 +68,10 @@ class Watch:
     def failed(self, _job: Job, error: BaseException) -> None:
         """Hears what a handler raised."""
         self.failures.append(error)
+
+    def count(self, metric: str, value: float, labels: Mapping[str, str]) -> None:
+        """Hears what the way to files counts."""
+        self.observations.append(Observation(metric=metric, labels=dict(labels), value=value))
 
     def noted(self, job: Job, name: str, answer: object, *, is_once: bool) -> None:
         """Hears that something was noted."""
@@ -124,6 +130,7 @@ class Life:
                     log=Log(logger),
                     observe=self.watch.observations.append,
                     shared=with_mocks(shared, self.watch.mock_tools),
+                    files=FileWay(self.watch.house.gate, MemorySpool(), self.watch.count),
                     tell_failed=self.watch.failed,
                 )
                 task_status.started()

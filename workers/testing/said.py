@@ -37,6 +37,12 @@ class Said:
         return inner if isinstance(inner, dict) else {}
 
     @property
+    def files(self) -> list[Payload]:
+        """Its files, as they stand in `attachments`: each with its `filename` and `size`."""
+        found = self.payload.get("attachments")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    @property
     def title(self) -> str:
         """The title of a card, an empty string for anything else."""
         return str(self._artifact().get("title") or "")

@@ -110,8 +110,10 @@ def _transcript(harness: Harness) -> str:
 
 
 def _line(said: Said) -> str:
-    if said.text:
+    if said.text and not said.files:
         return said.text
+    if said.files:
+        return "; ".join([said.text, *(f"file {one.get('filename')}, {one.get('size')} bytes" for one in said.files)])
     return f"{said.kind} {msgspec.json.encode(_without(said.payload)).decode()}"
 
 

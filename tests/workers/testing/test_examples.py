@@ -125,3 +125,12 @@ async def test_an_export_is_stopped_by_its_button(mock_clock: MockClock, monkeyp
         assert card.card["actions"] == [{"id": "cancel", "label": "Stop"}]
         replies = await chat.press(card, "Stop")
         assert replies[-1].text == "Stopped."
+
+
+async def test_a_file_is_summarised_and_the_summary_is_a_file_whatever_dies(mock_clock: MockClock) -> None:
+    async def script(chat: HarnessChat) -> None:
+        replies = await chat.send_file(b"nothing new under the sun", name="chronicle.txt")
+        assert replies[-1].files[0]["filename"] == "summary.md"
+        assert chat.content_of(replies[-1]) == b"nothing new"
+
+    await survives(load("summary_agent"), script, llm=ScriptedLLM("nothing new"))

@@ -301,3 +301,19 @@ async def test_a_script_that_calls_a_tool_that_is_not_there_fails(mock_clock: Mo
     async with Harness(with_tools([]), llm=ScriptedLLM(call("wether", city="Rome"))) as chat:
         with pytest.raises(ScriptEnded, match="'wether', and the model may call: weather, delete_files"):
             await chat.say("and?")
+
+
+async def test_a_tool_of_the_persons_app_is_answered_as_it_answers(mock_clock: MockClock) -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def look(chat: Chat) -> None:
+        slots = await chat.call_tool("free_slots", {"day": "monday"}, scope="calendar.read")
+        await chat.reply(f"free at {slots}")
+
+    async def script(chat: HarnessChat) -> None:
+        [call_card] = await chat.say("when?")
+        assert call_card.subtype == "tool_call"
+        assert (await chat.press(call_card, status="ok", result=["9:00"])).text == "free at ['9:00']"
+
+    await survives(agent, script)
