@@ -26,9 +26,10 @@ FILES = (
         ("a_host_without_port_is_named_for_one", "(host in self.named and port == HTTPS_PORT)", "host in self.named"),
         (
             "an_address_in_an_address",
-            "if ip.is_site_local or (carried is not None and not (carried.is_global and not carried.is_multicast)):",
-            "if ip.is_site_local:",
+            "if carried is not None and not (carried.is_global and not carried.is_multicast):",
+            "if carried is not None and False:",
         ),
+        ("an_address_of_before", "if ip.is_site_local or ip.sixtofour is not None:", "if ip.is_site_local:"),
         ("translated_addresses", "if ip in _NAT64:", "if False:"),
         ("an_address_of_many", "return ip.is_global and not ip.is_multicast", "return ip.is_global"),
         (
