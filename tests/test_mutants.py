@@ -90,6 +90,19 @@ def test_each_mutant_has_a_name_of_its_own_and_its_guard_stands_once_where_it_sa
     assert [mutant.name for mutant in MUTANTS if mutant.old == mutant.new] == []
 
 
+def test_what_a_mutant_changes_is_still_python() -> None:
+    """Else the run of all of them ends there, with a traceback."""
+    broken = {}
+    for mutant in MUTANTS:
+        if mutant.file.endswith(".py"):
+            changed = (ROOT / mutant.file).read_text(encoding="utf-8").replace(mutant.old, mutant.new, 1)
+            try:
+                compile(changed, mutant.file, "exec")
+            except SyntaxError as error:
+                broken[mutant.name] = str(error)
+    assert broken == {}
+
+
 def test_what_a_mutant_puts_in_is_known_where_it_stands() -> None:
     """Else its test dies of an unknown name, and shows nothing of the guard."""
     strange = {}

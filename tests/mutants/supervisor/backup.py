@@ -74,7 +74,7 @@ BACKUP = (
         ("room_for_both_stores", "if used and limit and used > MOST_FULL * limit:", "if False:"),
     ),
     *of(
-        module("backup/restoring"), tests("supervisor/backup/test_restoring"),
+        module("backup/restoring"), tests("supervisor/backup/test_given_redis"),
         ("the_same_file_twice", "if again.digest != proven.digest:", "if False:"),
     ),
     *of(

@@ -115,7 +115,7 @@ INTAKE = (
         ("answers_to_questions_need_no_mention", "if is_overheard and await self._may_answer(message):", "if False:"),
         ("answers_to_cards_need_no_mention", " or is_answer_to_card(message.payload):", ":"),
         ("whoever_wants_all_of_a_group_hears_it", "return not await self._policies.hears_all_in_groups()", "return True"),
-        ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._agent_id)\n", ""),
+        ("a_handler_reads_a_text_without_its_mention", "message = without_mention(message, self._agent_id)", "pass"),
     ),
     *of(
         "bus/steps/questions.py", tests("supervisor/peers/test_mentions"),
