@@ -1,5 +1,7 @@
 """Streamed answers while they grow: in order, over the connection that began them, best effort."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -221,6 +223,27 @@ async def test_a_start_that_was_given_up_while_it_waited_takes_nothing_from_the_
                 await made.begin("newer")
         await made.begin("newest")
         assert made.connection.sent == [start("newest")]
+
+
+class Id(str):
+    """A stream's id that tells when nobody has it any more."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_nothing_is_kept_of_streams_that_were_begun_on_connections_of_before() -> None:
+    """However often the connection changes, each leaves nothing behind."""
+    async with scene() as made:
+        known = weakref.WeakSet[Id]()
+        for number in range(20):
+            stream_id = Id(f"stream-{number}")
+            known.add(stream_id)
+            async with made.streams.beginning(CONVERSATION, stream_id):
+                pass
+            del stream_id
+            made.connection.number += 1
+        gc.collect()
+        assert len(known) <= 1
 
 
 async def test_a_stream_whose_end_could_not_be_told_is_left_to_the_next_connection() -> None:
