@@ -25,11 +25,7 @@ class ShownCard(msgspec.Struct, frozen=True):
         head = f"[{self.payload.get('ui', self.subtype)}]"
         if self.revision:
             head += f" (update {self.revision})"
-        said = [str(part) for part in (self.title, self.payload.get("body"), self.payload.get("details")) if part]
-        if "percent" in self.payload:
-            said.append(f"{self.payload['percent']:g} % {self.payload.get('status', '')}".rstrip())
-        if self.subtype == "app":
-            said += [f"{name}: {value}" for name, value in self.payload.items() if name != "ui"]
+        said = self.said
         if self.subtype == TOOL_CALL:
             said.append(
                 f"{self.payload.get('tool_name')} {msgspec.json.encode(self.payload.get('arguments')).decode()}"
@@ -39,6 +35,16 @@ class ShownCard(msgspec.Struct, frozen=True):
             said.append("(approve) (reject)")
         said += [f"({one.get('label')}: {one['id']})" for one in _list(self.payload.get("actions")) if "id" in one]
         return " ".join([head, "\n".join(said)]).strip()
+
+    @property
+    def said(self) -> list[str]:
+        """What it says, without fields and buttons."""
+        said = [str(part) for part in (self.title, self.payload.get("body"), self.payload.get("details")) if part]
+        if "percent" in self.payload:
+            said.append(f"{self.payload['percent']:g} % {self.payload.get('status', '')}".rstrip())
+        if self.subtype == "app":
+            said += [f"{name}: {value}" for name, value in self.payload.items() if name != "ui"]
+        return said
 
     @property
     def question_hash(self) -> str:

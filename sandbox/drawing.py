@@ -39,13 +39,8 @@ def drawn(card: ShownCard) -> list[str]:
     head = f"[{card.payload.get('ui', card.subtype)}]"
     if card.revision:
         head += f" (changed, {card.revision})"
-    said = [str(part) for part in (card.title, card.payload.get("body"), card.payload.get("details")) if part]
-    if "percent" in card.payload:
-        said.append(f"{card.payload['percent']:g} % {card.payload.get('status', '')}".rstrip())
-    if card.subtype == "app":
-        said += [f"{name}: {value}" for name, value in card.payload.items() if name != "ui"]
     numbered = [f"#{number} {button.label}" for number, button in enumerate(buttons_of(card), start=1)]
-    lines = "\n".join([*said, "  ".join(numbered)]).strip().splitlines()
+    lines = "\n".join([*card.said, "  ".join(numbered)]).strip().splitlines()
     return [f"{head} {lines[0]}", *lines[1:]] if lines else [head]
 
 
