@@ -16,6 +16,7 @@ import trio
 from workers.errors import LLMCut, LLMError, LLMNoPictures, LLMUnreachable
 from workers.llm.failures import failure_of, is_about_pictures
 from workers.llm.reading import BROKE_OFF, AnswerReader, Completion
+from workers.llm.unpacking import BadPacking, Unpacker
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,6 +37,7 @@ SILENCE_SECONDS: Final = 10.0
 """After a finish reason and no further word for so long an endpoint has forgotten to say that this was the end."""
 
 USAGE_OPTION: Final = "stream_options"
+PACKED_BADLY: Final = "the model's endpoint sent a compressed answer that cannot be unpacked"
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,14 @@ class ModelEndpoint:
                 model=asked.model, messages=messages, stream=True, extra_body=more
             )
             async with request as response:
+                http = response.http_response
+                body = _Body(reader, http.headers.get("content-encoding", ""))
                 with trio.CancelScope() as patience:
-                    async for data in response.iter_bytes():
-                        if text := reader.feed(data):
+                    async for data in http.aiter_raw():
+                        if text := body.feed(data):
                             pieces.send_nowait(text)
                         patience.deadline = _deadline(reader)
-                    is_whole = _says_its_end(response.http_response)
+                    is_whole = _says_its_end(http) and body.is_at_end
                 is_whole = is_whole or patience.cancelled_caught
         return reader.end(is_whole=is_whole)
 
@@ -135,9 +139,38 @@ class ModelEndpoint:
                 base_url=self._place.base_url,
                 api_key=self._place.api_key,
                 max_retries=0,
+                default_headers={
+                    "Accept-Encoding": "identity"
+                },  # pieces of a packed body come later than they are written
                 timeout=Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
             )
         return self._client
+
+
+class _Body:
+    """A body as it comes from the network."""
+
+    def __init__(self, reader: AnswerReader, encoding: str) -> None:
+        self._reader = reader
+        self._unpacker: Unpacker | None = None
+        try:
+            self._unpacker = Unpacker(encoding)
+        except BadPacking:
+            self._reader.fail(LLMCut(PACKED_BADLY))
+
+    @property
+    def is_at_end(self) -> bool:
+        return self._unpacker is not None and self._unpacker.is_at_end
+
+    def feed(self, data: bytes) -> str:
+        """Returns the text that it adds; what cannot be unpacked is the reader's failure, since the stream is not left here."""
+        if self._unpacker is None:
+            return ""
+        try:
+            return self._reader.feed(self._unpacker.feed(data))
+        except BadPacking:
+            self._reader.fail(LLMCut(PACKED_BADLY))
+            return ""
 
 
 def _deadline(reader: AnswerReader) -> float:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from workers.errors import LLMBusy, LLMCut, LLMError, LLMRefused, LLMTooLong, LLMUnreachable
+from workers.llm.finish import is_broken
 
 SHORTEST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 300.0
@@ -45,6 +46,11 @@ _NO_PICTURES = re.compile(
 )
 """What endpoints say of a picture that their model does not take; looked for only where one was shown."""
 
+_MISWRITTEN = re.compile(r"\b(?:tool_use_failed|output_parse_failed)\b")
+"""Codes by which Groq says, with status 400, that the model has written a call or an answer that cannot be read: asked again, it may write another."""
+
+MISWRITTEN = "the model has written a call that its endpoint cannot read"
+
 _BY_NAME = (
     (re.compile(r"rate.?limit|too.?many.?requests|throttl", re.IGNORECASE), 429),
     (re.compile(r"overload|unavailable|capacity|server.?busy", re.IGNORECASE), 503),
@@ -58,7 +64,7 @@ def failure_told(value: Mapping[str, object]) -> LLMError | None:
     """Returns the failure that an answer, or a choice in it, tells of itself in a response with status 200; None if it tells none."""
     if value.get("error") or "error" in (value.get("object"), value.get("type")):
         return failure_in(value)
-    if value.get("finish_reason") == "error":
+    if is_broken(value):
         return LLMCut("the model's endpoint ended the answer with an error")
     return None
 
@@ -66,6 +72,8 @@ def failure_told(value: Mapping[str, object]) -> LLMError | None:
 def failure_in(value: object) -> LLMError:
     """Returns the failure that is told by a value which was sent as an error."""
     told = (value.get("error") or value) if isinstance(value, dict) else value
+    if any(map(_MISWRITTEN.fullmatch, _codes_in(told))):
+        return LLMCut(MISWRITTEN)
     status = _status_in(told) or _status_in(value)
     if status is not None:
         return failure_of(status, {}, told)
@@ -79,6 +87,8 @@ def failure_of(status: int, headers: Mapping[str, str], told: object) -> LLMErro
     if status != 429 and _TOO_LONG.search(words):
         return LLMTooLong()
     after = seconds_asked(headers)
+    if any(map(_MISWRITTEN.fullmatch, _codes_in(told))):
+        return LLMCut(MISWRITTEN)
     if _NO_TOOLS.search(words):
         return LLMRefused(status, code, NO_TOOLS)
     if status == 429 and _OUT_OF_CREDIT.search(words):

@@ -25,9 +25,10 @@ from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
 from workers.llm.endpoint import Chat as Messages
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
+from workers.llm.finish import FILTER, LENGTH
 from workers.llm.memory import Spoken, alternating, newer_half, newest_within, said_in, without_tools
 from workers.llm.pictures import check_taken, with_pictures
-from workers.llm.reading import FILTER, LENGTH, Completion
+from workers.llm.reading import Completion
 from workers.llm.rounds import Chats, Rounds
 from workers.llm.tokens import TokenCount
 from workers.llm.turn import Model, ModelTurns, Observe

@@ -16,19 +16,11 @@ from workers.errors import LLMCut, LLMError
 from workers.llm.calls import Call, CallReader
 from workers.llm.events import DONE, EventCutter, EventTooLarge, ServerEvent
 from workers.llm.failures import failure_in, failure_told
+from workers.llm.finish import FILTER, LENGTH, STOPPED, reason_in
 from workers.llm.texts import Joiner, WithoutThoughts, without_thoughts_before
 
 MOST_ANSWER_CHARACTERS: Final = 200_000
 """What is longer ends here, and says so: it is more than a model writes that has not lost its way, and is to be kept in a journal of 1 MiB."""
-
-LENGTH: Final = "length"
-"""The finish reason of an answer that has reached a limit."""
-
-FILTER: Final = "content_filter"
-"""The finish reason of an answer that the endpoint has stopped."""
-
-STOPPED: Final = "stopped"
-"""Ours, of an answer that the person has stopped."""
 
 BROKE_OFF = "the model's answer broke off before its end"
 _MOST_TOKENS = 10**12
@@ -82,7 +74,7 @@ class AnswerReader:
         try:
             return self._read(self._cutter.feed(data))
         except EventTooLarge:
-            self._fail(LLMCut("the model's endpoint sent an event that does not end"))
+            self.fail(LLMCut("the model's endpoint sent an event that does not end"))
             return ""
 
     def end(self, *, is_whole: bool) -> Completion:
@@ -91,7 +83,7 @@ class AnswerReader:
             try:
                 self._read(self._cutter.end())
             except EventTooLarge:
-                self._fail(LLMCut(BROKE_OFF))
+                self.fail(LLMCut(BROKE_OFF))
         if self.failure is not None:
             raise self.failure
         if not (self.is_done or is_whole):
@@ -110,15 +102,15 @@ class AnswerReader:
         return "".join(self._pieces[before:])
 
     def _take(self, event: ServerEvent) -> None:
-        if self.is_done or self.failure is not None or not event.data.strip():
+        if self.is_done or self.failure is not None or _says_nothing(event.data):
             return
         if event.is_error:
             value = _value(event.data)
-            self._fail(failure_in(value if isinstance(value, dict) else event.data.decode(errors="replace")))
+            self.fail(failure_in(value if isinstance(value, dict) else event.data.decode(errors="replace")))
             return
         for value in _values_in(event.data):
             if value is UNREADABLE:
-                self._fail(LLMCut("the model's endpoint sent something that is no JSON"))
+                self.fail(LLMCut("the model's endpoint sent something that is no JSON"))
             elif value is END:
                 self.is_done = True
             else:
@@ -131,7 +123,7 @@ class AnswerReader:
 
     def _take_chunk(self, value: Mapping[str, object]) -> None:
         if failure := failure_told(value):
-            self._fail(failure)
+            self.fail(failure)
             return
         self._count(value.get("usage"))
         choices = value.get("choices")
@@ -141,7 +133,7 @@ class AnswerReader:
 
     def _take_choice(self, choice: Mapping[str, object]) -> None:
         if failure := failure_told(choice):
-            self._fail(failure)
+            self.fail(failure)
             return
         delta, message = choice.get("delta"), choice.get("message")
         for one in (delta, message):
@@ -154,9 +146,7 @@ class AnswerReader:
             self._take_message(message)
         elif isinstance(choice.get("text"), str) and not self._comes_in_deltas:
             self._take_message({"content": choice["text"]})
-        finish = choice.get("finish_reason")
-        if isinstance(finish, str) and finish:
-            self.finish = finish[:64]
+        self.finish = _finish_after(self.finish, reason_in(choice))
 
     def _take_calls(self, message: Mapping[str, object], *, is_delta: bool) -> None:
         found = message.get("tool_calls")
@@ -191,7 +181,8 @@ class AnswerReader:
                 _tokens(usage.get("completion_tokens"), self.usage.completion_tokens),
             )
 
-    def _fail(self, failure: LLMError) -> None:
+    def fail(self, failure: LLMError) -> None:
+        """Notes that there is no answer; the first failure counts."""
         self.failure = self.failure or failure
 
 
@@ -210,7 +201,7 @@ END = object()
 def _values_in(data: bytes) -> Iterator[object]:
     """Yields what the data of an event holds: one value, or one in each line where a blank line is missing between events."""
     value = _value(data)
-    lines = [line for line in data.split(b"\n") if line.strip()]
+    lines = [line for line in data.split(b"\n") if not _says_nothing(line)]
     if value is not UNREADABLE or len(lines) == 1:
         yield value
         return
@@ -225,6 +216,16 @@ def _value(data: bytes) -> object:
         return json.loads(data.decode(errors="surrogateescape"))
     except (ValueError, RecursionError):
         return UNREADABLE
+
+
+def _says_nothing(data: bytes) -> bool:
+    """Returns whether data is empty, or holds nothing but comments of another endpoint that were sent on as data."""
+    return all(not line.strip() or line.lstrip().startswith(b":") for line in data.split(b"\n"))
+
+
+def _finish_after(before: str, said: str) -> str:
+    """Returns why an answer ended, where a later chunk says it again: that it was cut is not taken back by one that ends the stream."""
+    return before if not said or before in (LENGTH, FILTER) else said
 
 
 def _text_of(content: object) -> str:

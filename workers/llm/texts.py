@@ -8,7 +8,14 @@ _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BYTES = re.compile("[\udc80-\udcff]+")
 _LAST = re.compile("(?:[\ud800-\udbff]|[\udc80-\udcff]+)$")
 
-THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"))
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),  # Mistral
+    ("<seed:think>", "</seed:think>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss, where its server does not read it
+)
 """What stands between these at the beginning of an answer is not for people."""
 
 _END_ALONE = re.compile(r"(?:\A|\n)[ \t]*</think(?:ing)?>|</think(?:ing)?>[ \t]*(?:\n|\Z)")

@@ -324,6 +324,24 @@ HANDLERS = (
         ("no_credit_is_not_busy", "if status == 429 and _OUT_OF_CREDIT", "if False and _OUT_OF_CREDIT"),
     ),
     *of(
+        "workers/llm/finish.py",
+        ("tests/workers/llm/test_reading.py",),
+        ("what_was_stopped_is_no_answer", '.rpartition(" ")[2] in _BROKEN', '.rpartition(" ")[2] == "error"'),
+        ("a_limit_is_known_by_any_word", "if word in _LIMITS:", "if word == LENGTH:"),
+    ),
+    *of(
+        "workers/llm/unpacking.py",
+        ("tests/workers/llm/test_endpoint.py",),
+        ("half_of_a_packed_body_is_none", "self._inner is None or self._inner.eof", "True"),
+        ("a_bomb_is_not_unpacked", "        if self._inner.unconsumed_tail:\n", "        if False:\n"),
+    ),
+    *of(
+        "workers/llm/calls.py",
+        ("tests/workers/tools/test_functions.py",),
+        ("what_has_no_name_begins_no_call", "        if not self.name:\n            return False\n", ""),
+        ("another_id_begins_another_call", "if self.id and one.id and self.id != one.id:", "if False:"),
+    ),
+    *of(
         "workers/llm/turn.py",
         ("tests/workers/llm/test_model.py",),
         ("a_turn_is_paid_once", "        if step.is_done:\n            return self._noted(step)\n", ""),

@@ -118,6 +118,29 @@ BODIES = {
     "comments (OpenRouter), pings, ids, retry": Body(
         b': OPENROUTER PROCESSING\n\nid: 1\nretry: 10\nevent: ping\ndata: {"type": "ping"}\n\n' + sse(_A, _B), WHOLE
     ),
+    "comments sent on as data (llm-gateway 2053)": Body(
+        sse(b": OPENROUTER PROCESSING", _A, b": OPENROUTER PROCESSING", _B), WHOLE
+    ),
+    "such comments without empty lines between": Body(
+        sse(b": OPENROUTER PROCESSING", _A, b": ping", _B).replace(b"\n\n", b"\n"), WHOLE
+    ),
+    "a role alone, again with each piece (Azure)": Body(
+        sse(chunk(role="assistant"), chunk(WHOLE[:4], role=None), chunk(WHOLE[4:], role="assistant")), WHOLE
+    ),
+    "a filter's notes in the place of a delta (Azure)": Body(
+        sse(
+            _A,
+            {"id": "", "choices": [{"index": 0, "finish_reason": None, "content_filter_results": {"hate": {}}}]},
+            _B,
+            _STOP,
+            {"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {"check_offset": 44}}]},
+        ),
+        WHOLE,
+    ),
+    "another id with each chunk (LiteLLM 1571)": Body(sse({**_A, "id": "a"}, {**_B, "id": "b"}), WHOLE),
+    "empty lines before plain JSON (DeepSeek under load)": Body(b"\n\n\n\r\n" + _json(_MESSAGE), WHOLE),
+    "garbage behind [DONE]": Body(sse(_A, _B) + b'data: {"choices": [{"delta": {"content": "mo\n\n\x00\xff', WHOLE),
+    "the end said twice": Body(sse(_A, _B, _STOP, _STOP) + b"data: [DONE]\n\n", WHOLE),
     "each byte in an event of its own": Body(_split_over_events(), WHOLE),
     "each half of a character in an event of its own (eliza 30904)": Body(_halves(), WHOLE),
     "half a character, and no more": Body(sse(b'{"choices":[{"delta":{"content":"Hi\\ud83d"}}]}'), "Hi\ufffd"),
@@ -135,6 +158,14 @@ BODIES = {
     "a tag that is talked of": Body(
         sse(chunk("The tag <think> opens, </think> ends it.")), "The tag <think> opens, </think> ends it."
     ),
+    "thoughts and answer in gpt-oss's own marks (macprovider 743)": Body(
+        sse(
+            chunk("<|channel|>analysis<|mess"),
+            chunk("age|>hm<|end|><|start|>assistant<|channel|>final<|message|>" + WHOLE),
+        ),
+        WHOLE,
+    ),
+    "thoughts in Kimi's marks": Body(sse(chunk("\u25c1think\u25b7hm\u25c1/think\u25b7"), chunk(WHOLE)), WHOLE),
     "thoughts that do not end": Body(sse(chunk("<think>hm"), _STOP), LLMCut),
     "tool calls only": Body(
         sse(chunk(tool_calls=[{"index": 0, "function": {"name": "x"}}]), chunk(finish="tool_calls")), LLMCut
@@ -152,6 +183,24 @@ BODIES = {
     ),
     "an error in a choice (OpenRouter)": Body(sse(_A, {"choices": [{"delta": {}, "error": {"message": "x"}}]}), LLMCut),
     "finish reason error": Body(sse(_A, chunk(finish="error")), LLMCut),
+    "finish reason abort, and a polite end (vLLM 57082)": Body(sse(_A, chunk(finish="abort")), LLMCut),
+    "finish reason insufficient_system_resource (DeepSeek)": Body(
+        sse(_A, chunk("", finish="insufficient_system_resource")), LLMCut
+    ),
+    "finish reason network_error (GLM)": Body(sse(_A, chunk(finish="network_error")), LLMCut),
+    "finish reason of a call that is none (Gemini)": Body(
+        sse(chunk(finish="function_call_filter: MALFORMED_FUNCTION_CALL")), LLMCut
+    ),
+    "finish reason as an object that says abort (SGLang)": Body(
+        sse(_A, chunk(finish={"type": "abort", "message": "x"})), LLMCut
+    ),
+    "a call that the model has miswritten, in the stream (Groq)": Body(
+        sse(_A, {"error": {"message": "x", "code": "tool_use_failed", "failed_generation": "{", "status_code": 400}}),
+        LLMCut,
+    ),
+    "an error in a list (Gemini)": Body(
+        _json([{"error": {"code": 429, "message": "x", "status": "RESOURCE_EXHAUSTED"}}]), LLMBusy
+    ),
     "event: error with words (mistral.rs 1874)": Body(
         sse(_A, done=False) + b"event: error\ndata: Number of choices\n\n", LLMCut
     ),

@@ -1,5 +1,7 @@
 """Asking an endpoint over a real socket: how bodies end, what statuses and headers mean, and what is left behind."""
 
+import gzip
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ from workers.llm import endpoint as asking
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
 from workers.llm.failures import LONGEST_WAIT_SECONDS, SHORTEST_WAIT_SECONDS, seconds_asked
 from workers.llm.reading import Completion, not_empty
+from workers.llm.unpacking import MOST_AT_ONCE_BYTES
 
 WITHIN_SECONDS = 10
 CHAT = [{"role": "user", "content": "hi"}]
@@ -76,6 +79,35 @@ async def test_a_body_that_does_not_come_to_its_end_is_no_answer(answer: Answer)
     async with endpoint(answer) as server:
         with pytest.raises(LLMCut):
             await ask(server, answer)
+
+
+async def test_a_compressed_body_is_read_though_nobody_asked_for_one() -> None:
+    async with endpoint(b"") as server:
+        for packed, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate"), (bytes, "identity")):
+            answer = Answer(body=packed(events("Hel", "lo")), headers=(f"Content-Encoding: {name}",))
+            assert (await ask(server, answer)).text == "Hello"
+
+
+PACKED = gzip.compress(events("Hello", finish=False))
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"\x1f\x8b no such thing", "gzip"),
+        (PACKED[:-9], "gzip"),
+        (gzip.compress(b": " + b"x" * (MOST_AT_ONCE_BYTES + 1) + b"\n\n" + events("Hello")), "gzip"),
+        (events("Hello"), "br"),
+        (events("Hello"), "gzip"),
+    ],
+    ids=["none", "half of it", "a bomb", "a packing that nobody asked for", "not packed"],
+)
+async def test_a_body_that_cannot_be_unpacked_is_no_answer_though_it_ends_where_it_says(
+    body: bytes, encoding: str
+) -> None:
+    async with endpoint(b"") as server:
+        with pytest.raises(LLMCut):
+            await ask(server, Answer(body=body, headers=(f"Content-Encoding: {encoding}",), framing="length"))
 
 
 async def test_a_body_that_ends_with_its_connection_is_whole_at_done() -> None:
@@ -153,6 +185,9 @@ async def test_the_connection_is_used_again() -> None:
         (refusal("408 Request Timeout"), LLMUnreachable),
         (Answer(status="500 Oops", body=b"<html>", content_type="text/html", framing="length"), LLMUnreachable),
         (Answer(status="403 Forbidden", body=b"\xff\xfe", content_type="text/html", framing="close"), LLMRefused),
+        (refusal("400 Bad Request", {"code": "tool_use_failed", "type": "invalid_request_error"}), LLMCut),
+        (refusal("500 Internal Server Error", {"message": "Failed to parse tool call arguments"}), LLMUnreachable),
+        (Answer(body=b"", content_type="application/json", framing="length"), LLMCut),
         (Answer(status="204 No Content", framing="close"), LLMCut),
         (Answer(status="302 Found", headers=("Location: /v1/chat/completions",), framing="length"), LLMError),
     ],

@@ -6,7 +6,8 @@ from tests.workers.llm.bodies import BODIES
 from tests.workers.llm.endpoint import chunk, sse
 from workers.errors import LLMCut, LLMError
 from workers.llm import events
-from workers.llm.reading import LENGTH, MOST_ANSWER_CHARACTERS, AnswerReader, Completion, Usage, not_empty
+from workers.llm.finish import FILTER, LENGTH
+from workers.llm.reading import MOST_ANSWER_CHARACTERS, AnswerReader, Completion, Usage, not_empty
 
 pytestmark = pytest.mark.pure
 
@@ -46,6 +47,29 @@ def test_a_body_that_is_cut_off_anywhere_is_never_called_whole(name: str) -> Non
 @pytest.mark.parametrize("finish", ["length", "content_filter", "stop", "eos", ""])
 def test_a_finish_reason_is_told(finish: str) -> None:
     assert read(sse(chunk("Hi"), chunk(finish=finish))).finish == finish
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [
+        ("model_length", LENGTH),  # Mistral
+        ("MAX_TOKENS", LENGTH),  # Gemini
+        ("model_context_window_exceeded", LENGTH),  # GLM
+        ({"type": "length", "length": 16}, LENGTH),  # SGLang's own API
+        ("sensitive", FILTER),  # GLM
+        ("SAFETY", FILTER),
+        ({"type": None}, ""),
+        (3, ""),
+    ],
+)
+def test_a_limit_and_a_filter_are_known_by_each_endpoints_word(said: object, finish: str) -> None:
+    assert read(sse(chunk("Hi"), chunk(finish=said))).finish == finish
+
+
+def test_an_answer_that_was_cut_by_a_limit_stays_one_though_its_stream_ends_as_any_other() -> None:
+    """As ChatMock and others send a second finish reason behind the first."""
+    assert read(sse(chunk("Hi"), chunk(finish="length"), chunk(finish="stop"))).finish == LENGTH
+    assert read(sse(chunk("Hi"), chunk(finish="tool_calls"), chunk(finish="stop"))).finish == "stop"
 
 
 def test_what_the_endpoint_counted_is_told_as_far_as_it_is_a_number() -> None:

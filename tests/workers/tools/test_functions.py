@@ -408,7 +408,7 @@ def test_a_routers_tools_are_the_agents() -> None:
     assert [(tool.name, tool.description) for tool in agent.tools] == [("look-up", "Looks it up.")]
 
 
-SHAPES = {
+SHAPES: dict[str, Any] = {
     "as specified": [
         {"index": 0, "id": "a", "type": "function", "function": {"name": "look", "arguments": ""}},
         {"index": 0, "function": {"arguments": '{"at"'}},
@@ -431,6 +431,31 @@ SHAPES = {
     "half a character, and no more": [
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x\ud83d"}'}},
     ],
+    "an id of its own with each piece (mlx-openai-server 216, OCI through LiteLLM)": [
+        {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at"'}},
+        {"index": 0, "id": "b", "function": {"arguments": ': "x"'}},
+        {"index": 0, "id": "c", "function": {"name": None, "arguments": "}"}},
+    ],
+    "likewise, without an index": [
+        {"id": "a", "function": {"name": "look", "arguments": '{"at"'}},
+        {"id": "b", "function": {"name": "", "arguments": ': "x"}'}},
+    ],
+    "an empty id behind the first piece (vLLM)": [
+        {"index": 0, "id": "a", "function": {"name": "look", "arguments": ""}},
+        {"index": 0, "id": "", "function": {"name": None, "arguments": '{"at": "x"}'}},
+    ],
+    "the index as a text, the name in pieces": [
+        {"index": "0", "id": "a", "function": {"name": "lo"}},
+        {"index": "0", "function": {"name": "ok", "arguments": '{"at": "x"}'}},
+    ],
+    "the model's own marks behind the name (vLLM 32587)": [
+        {"index": 0, "id": "a", "function": {"name": "look<|channel|>commentary", "arguments": '{"at": "x"}'}},
+    ],
+    "one object in the place of a list": {
+        "index": 0,
+        "id": "a",
+        "function": {"name": "look", "arguments": {"at": "x"}},
+    },
     "whole again behind its pieces": [
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x"}'}},
         {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "x"}'}},
@@ -439,7 +464,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("pieces", SHAPES.values(), ids=SHAPES)
-async def test_calls_are_read_as_endpoints_send_them(pieces: list[dict[str, Any]]) -> None:
+async def test_calls_are_read_as_endpoints_send_them(pieces: Any) -> None:
     async with endpoint(b"") as server:
         agent = agent_at(server)
 
@@ -447,7 +472,8 @@ async def test_calls_are_read_as_endpoints_send_them(pieces: list[dict[str, Any]
         async def look(at: str) -> str:
             return f"at {at}"
 
-        body = sse(*(chunk(tool_calls=[piece]) for piece in pieces), chunk(finish="stop"))
+        sent = [[piece] for piece in pieces] if isinstance(pieces, list) else [pieces]
+        body = sse(*(chunk(tool_calls=one) for one in sent), chunk(finish="stop"))
         assert await returned(server, agent, body) in (["at x"], ["at x\U0001f600"], ["at x\ufffd"])
         [made] = server.requests[-1]["messages"][-2]["tool_calls"]
         assert len(made["id"]) in (1, 2, 9)
@@ -465,6 +491,16 @@ async def test_two_calls_with_one_index_are_two_and_ids_are_each_another() -> No
             {"index": 0, "id": name, "function": {"name": "look", "arguments": f'{{"at": "{name}"}}'}} for name in "ab"
         ]
         assert await returned(server, agent, sse(*(chunk(tool_calls=[one]) for one in made))) == ["at a", "at b"]
+        pieces = [  # as LMDeploy 3412 has it of vLLM
+            {"index": 0, "id": "x", "function": {"name": "look", "arguments": ""}},
+            {"index": 0, "id": "", "function": {"arguments": '{"at": "a"}'}},
+            {"index": 0, "id": "y", "function": {"name": "look", "arguments": ""}},
+            {"index": 0, "id": "", "function": {"arguments": '{"at": "b"}'}},
+        ]
+        assert await returned(server, agent, sse(*(chunk(tool_calls=[one]) for one in pieces))) == ["at a", "at b"]
+        for without in ({"id": None}, {"id": None, "index": None}, {"index": None, "id": "same"}):
+            nameless = sse(*(chunk(tool_calls=[{**one, **without}]) for one in made))
+            assert await returned(server, agent, nameless) == ["at a", "at b"], without
         twins = [{**one, "index": at, "id": "same"} for at, one in enumerate(made)]
         assert await returned(server, agent, sse(chunk(tool_calls=twins))) == ["at a", "at b"]
         ids = [one["tool_call_id"] for one in server.requests[-1]["messages"] if one["role"] == "tool"]
