@@ -150,6 +150,11 @@ class RelayApi:
         body = {"agent_id": agent_id, "members": members, "other_agents": other_agents}
         return await self.call("POST", "/sandbox/groups", Group, body)
 
+    async def set_members(self, group: Group, members: tuple[str, ...]) -> None:
+        """Who is in a group from now on; its key is theirs to make anew."""
+        body = {"conversation_id": group.conversation_id, "members": members}
+        await self.call("PUT", "/sandbox/groups", dict[str, object], body)
+
     async def fault(self, kind: str, **options: object) -> int:
         """Arms a fault (see `FaultRequest`); says how many connections it ended at once."""
         body = {"kind": kind, **options}

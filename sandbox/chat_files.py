@@ -53,7 +53,9 @@ class ChatFiles:
         while True:
             await self._person.transcript.until(lambda: len(self._person.files) > self._seen)
             self._seen += 1
-            await self._save(self._person.files[self._seen - 1])
+            heard = self._person.files[self._seen - 1]
+            if heard.conversation_id == self._conversation_id:
+                await self._save(heard)
 
     async def _save(self, heard: HeardFile) -> None:
         if self._files >= MOST_FILES or self._bytes + heard.attachment.size > MOST_BYTES:

@@ -5,7 +5,6 @@ On a terminal the agent says what it says while lines are typed; a script or a p
 
 import json
 import os
-import re
 import stat
 import sys
 import traceback
@@ -22,6 +21,7 @@ from sandbox.cards import Cards
 from sandbox.drawing import buttons_of, drawn
 from sandbox.script_lines import Redaction, Step, difference, steps_in
 from sandbox.terminal import terminal_lines
+from sandbox.typed import QUIT, seconds_in, without_mark
 from workers.errors import CannotStart
 from workers.handling.agent import Agent
 from workers.process.loading import CannotLoad, load_agent
@@ -32,9 +32,6 @@ EXIT_CONFIGURATION: Final = 78
 HANDLER: Final = "HASHEE_HANDLER"
 DEFAULT_HANDLER: Final = "agent:agent"
 OURS: Final = tuple(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in ("workers", "sandbox"))
-QUIT: Final = ("/quit", "/exit")
-DURATION: Final = re.compile(r"\+?(\d+)\s*([smhd])")
-SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 HELP: Final = """\
 Lines are said to the agent. Besides:
   #1            presses the first button of the last card; so does 1 right below it
@@ -254,7 +251,7 @@ class Console:
             case None if line.startswith("~"):
                 await self._chat.post(self._chat.text_payload(line[1:].strip(), mention=False))
             case None:
-                await self._chat.post(self._chat.text_payload(line[1:] if line.startswith("//") else line))
+                await self._chat.post(self._chat.text_payload(without_mark(line)))
 
     def _commands(self) -> dict[str, Callable[[str], Awaitable[None]]]:
         return {
@@ -304,13 +301,12 @@ class Console:
         await self._chat.post(self._chat.file_payload(content, name=Path(path).name))
 
     async def _time(self, rest: str) -> None:
-        found = DURATION.fullmatch(rest)
-        if found is None:
+        seconds = seconds_in(rest)
+        if seconds is None:
             self._tell(
                 "note", f"it is {self._chat.now:%Y-%m-%d %H:%M:%S}; /time +10m lets ten minutes pass (s, m, h, d)"
             )
             return
-        seconds = int(found[1]) * SECONDS[found[2]]
 
         async def advance() -> None:
             await self._harness.advance(seconds)

@@ -24,7 +24,10 @@ from sandbox.api import ApiRefused
 from sandbox.background import background
 from sandbox.chat import ChatScreen
 from sandbox.children import ChildFailed, SandboxProcess
-from sandbox.people import NO_CONNECTION, connected, make_person
+from sandbox.dev_commands import DevCommands
+from sandbox.dev_people import YOU, company
+from sandbox.dev_store import DevStore
+from sandbox.people import NO_CONNECTION
 from sandbox.script import Play, PlayResult
 from sandbox.stage import RunningSandbox, stage
 
@@ -102,30 +105,28 @@ class Demo:
         return os.EX_OK if outcome.failure is None else self._failed(outcome.failure)
 
     async def _chat(self, house: RunningSandbox) -> int:
-        person = await make_person(house.relay_url, "You")
-        conversation_id = await person.meet(house.agent_id)
-        if self._handler:
-            self._say(
-                f"{self._handler} runs in two workers; save a file of it, and they are replaced. Its output and errors stand here too."
-            )
-            self._say(
-                f"status {house.http_url}/   `/file PATH` sends a file; /quit, Ctrl-D or Ctrl-C ends everything\n"
-            )
-        else:
-            self._explain(house)
-            self._say(
-                "type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo,\n`/file PATH` sends a file\n"
-            )
         with trio.fail_after(CONNECT_SECONDS) as scope:
-            async with connected(person):
+            async with company(house.relay_url, house.agent_id) as people, background() as nursery:
+                you = await people.person(YOU)
+                place = await people.alone(you)
                 scope.deadline = float("inf")
-                async with background() as nursery:
-                    screen = ChatScreen(person, conversation_id, self._console)
-                    show = partial(
-                        handler_errors.show_handler_errors, is_author=bool(self._handler), behind=screen.prompt
+                if self._handler:
+                    self._say(
+                        f"{self._handler} runs in two workers; save a file of it, and they are replaced. Its output and errors stand here too."
                     )
-                    nursery.start_soon(show, house.agent.log_path, self._console)
-                    await screen.run()
+                    self._say(
+                        f"status {house.http_url}/   /? says what you can do here; /quit, Ctrl-D or Ctrl-C ends everything\n"
+                    )
+                else:
+                    self._explain(house)
+                    self._say(
+                        "type a line; /quit, Ctrl-D or Ctrl-C ends everything; `/stream some words` shows a streamed echo,\n`/file PATH` sends a file\n"
+                    )
+                screen = ChatScreen(you, place, self._console)
+                show = partial(handler_errors.show_handler_errors, is_author=bool(self._handler), behind=screen.prompt)
+                nursery.start_soon(show, house.agent.log_path, self._console)
+                store = DevStore(house.agent_id, house.state_dir, os.environ)
+                await screen.run(DevCommands(screen, people, store).by_word if self._handler else None)
         self._say("ending …")
         return os.EX_OK
 

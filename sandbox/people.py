@@ -403,7 +403,13 @@ class Person:
             text = "\n".join(file_line(one.name, one.attachment.size) for one in heard)
         if kind in ("text", "artifact", *FILE_KINDS) and isinstance(text, str):
             line = TranscriptLine(
-                "in", text, received.envelope.client_message_id, frame.conversation_seq, trio.current_time(), card_id
+                "in",
+                text,
+                received.envelope.client_message_id,
+                frame.conversation_seq,
+                trio.current_time(),
+                card_id,
+                frame.sender_id,
             )
             self._texts[frame.message_id] = text
             if isinstance(quoted := received.payload.get("reply_to"), dict):

@@ -39,6 +39,7 @@ class RunningSandbox(msgspec.Struct, frozen=True):
 
     relay_url: str
     agent_id: str
+    state_dir: Path
     http_url: str
     api: RelayApi
     agent: SandboxProcess
@@ -103,7 +104,8 @@ async def stage(
         ) as agent:
             http_url = f"http://127.0.0.1:{port}"
             await until_ready(http_url, agent, ready_seconds)
-            yield RunningSandbox(relay_url, account.agent_id, http_url, api, agent, relay)
+            state_dir = Path(environment["HASHEE_STATE_DIR"])
+            yield RunningSandbox(relay_url, account.agent_id, state_dir, http_url, api, agent, relay)
 
 
 async def until_ready(http_url: str, agent: SandboxProcess, seconds: float = READY_SECONDS) -> None:

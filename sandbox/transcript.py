@@ -7,7 +7,10 @@ import trio
 
 
 class TranscriptLine(msgspec.Struct, frozen=True):
-    """`direction` is `out` or `in`; `seq` is the relay's number, of an outgoing line once acknowledged. `card_id`: of a card."""
+    """`direction` is `out` or `in`; `seq` is the relay's number, of an outgoing line once acknowledged. `card_id`: of a card.
+
+    `sender_id`: who said it, of an incoming line; in a group not only the agent does.
+    """
 
     direction: str
     text: str
@@ -15,6 +18,7 @@ class TranscriptLine(msgspec.Struct, frozen=True):
     seq: int | None
     at: float
     card_id: str = ""
+    sender_id: str = ""
 
 
 class Transcript:

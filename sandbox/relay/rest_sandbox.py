@@ -53,6 +53,13 @@ class GroupBody(msgspec.Struct, frozen=True):
     other_agents: tuple[str, ...] = ()
 
 
+class MembersBody(msgspec.Struct, frozen=True):
+    """`members`: the people of a group from now on."""
+
+    conversation_id: str
+    members: tuple[str, ...]
+
+
 class SandboxRest(Rest):
     def routes(self) -> list[Route]:
         return [
@@ -61,6 +68,7 @@ class SandboxRest(Rest):
             self.route("POST", "/sandbox/relations", self.relate, faulty=False),
             self.route("PUT", "/sandbox/relations", self.change_relation, faulty=False),
             self.route("POST", "/sandbox/groups", self.add_group, faulty=False),
+            self.route("PUT", "/sandbox/groups", self.change_members, faulty=False),
             self.route("POST", "/sandbox/faults", self.arm, faulty=False),
             self.route("GET", "/sandbox/faults", self.armed, faulty=False),
             self.route("GET", "/sandbox/stats", self.stats, faulty=False),
@@ -99,6 +107,11 @@ class SandboxRest(Rest):
         body = await body_of(request, GroupBody)
         conversation = self.hub.state.add_group(body.agent_id, body.members, body.other_agents)
         return {"conversation_id": conversation.conversation_id, "group_id": conversation.group_id}
+
+    async def change_members(self, request: Request) -> object:
+        body = await body_of(request, MembersBody)
+        conversation = self.hub.state.set_members(body.conversation_id, body.members)
+        return {"members": conversation.members}
 
     async def arm(self, request: Request) -> object:
         body = await body_of(request, FaultRequest)

@@ -179,6 +179,15 @@ class RelayState:
         self._put(conversation.conversation_id, conversation)
         return conversation
 
+    def set_members(self, conversation_id: str, members: tuple[str, ...]) -> Conversation:
+        """Changes who is in a group. Raises `Refused`."""
+        known = self.conversations.get(conversation_id)
+        if known is None or known.kind != "group" or any(member not in self.people for member in members):
+            raise Refused(404, "NOT_FOUND", "no such group or person")
+        changed = msgspec.structs.replace(known, members=members)
+        self._put(conversation_id, changed)
+        return changed
+
     def conversation_for(self, owner_id: str, conversation_id: str) -> Conversation:
         """The conversation, if this owner is in it and its relation stands. Raises `Refused`."""
         conversation = self.conversations.get(conversation_id)

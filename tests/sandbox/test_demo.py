@@ -90,6 +90,13 @@ class Terminal:
             self._seen += self._read(deadline).decode(errors="replace")
         self._seen = self._seen.split(text, 1)[1]
 
+    def expect_all(self, *texts: str, seconds: float = 30.0) -> None:
+        """Reads until all of these have been seen after the last one, in any order."""
+        deadline = time.monotonic() + seconds
+        while not all(self._seen.count(text) >= texts.count(text) for text in texts):
+            self._seen += self._read(deadline).decode(errors="replace")
+        self._seen = self._seen[max(self._seen.rindex(text) + len(text) for text in texts) :]
+
     def _read(self, deadline: float) -> bytes:
         is_readable, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
         assert is_readable, f"nothing came any more after {self._seen!r}"
@@ -207,6 +214,80 @@ async def export(chat):
         await trio.sleep(300)
     await chat.reply("Stopped." if bar.cancelled else "Done.")
 """
+
+
+COMMANDED = """from datetime import timedelta
+from pathlib import Path
+import msgspec
+import trio
+from workers import Agent
+class Kept(msgspec.Struct):
+    messages: int = 0
+agent = Agent(state=Kept)
+@agent.on_command("tea")
+async def tea(chat):
+    await chat.remind("tea", after=timedelta(minutes=5))
+    await chat.remind("day", daily="08:00", tz="UTC")
+    await chat.reply("I will.")
+@agent.on_reminder("tea")
+async def say(chat):
+    await chat.reply("Tea!")
+@agent.on_reminder("day")
+async def day(chat, job):
+    await chat.reply("Morning!" if not job.lateness else "late")
+@agent.on_command("slow")
+async def slow(chat):
+    await chat.reply("begun")
+    while not Path("go").exists():
+        await trio.sleep(0.05)
+    await chat.reply("ended")
+@agent.on_message("text")
+async def answer(message, chat, state):
+    state.messages += 1
+    await chat.reply(f"{message.text} of {message.sender_display_name}, {state.messages}")
+"""
+
+
+@pytest.mark.long
+def test_the_chat_of_an_author_takes_the_commands_of_the_console(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(COMMANDED, encoding="utf-8")
+    dev = [sys.executable, "-P", "-m", "supervisor", "dev"]
+    with demo_on_a_terminal(tmp_path, cwd=tmp_path, command=dev) as terminal:
+        terminal.expect("you ›", 60)
+        for typed, *shown in (
+            ("hello", "hello of you, 1"),
+            ("/as ben", "you are ben, alone with the agent", "ben ›"),
+            ("hi", "hi of ben, 1"),
+            ("/group lunch", "you are ben, in the group lunch"),
+            ("shall we", "shall we of ben, 1"),
+            ("/as cem", "you are cem, in the group lunch"),
+            ("~ not for it", "cem ›"),
+            ("we shall", "we shall of cem, 2"),
+            ("/direct", "you are cem, alone with the agent"),
+            ("/state", "nothing is kept of this conversation"),
+            ("/as you", "you are yourself, alone with the agent"),
+            ("/tea", "I will."),
+            ("/time +4m", "nothing was due", "0:04:00 earlier"),
+            ("/time +1m", "Tea!", "one thing came due"),
+            ("/time +2d", "Morning!", "Morning!", "2 things came due"),
+            ("/time soon", "/time +10m has what is due"),
+            ("/slow", "begun"),
+            ("/kill", "2 workers are killed"),
+            ("//go", "/go of you, 2", "ended"),
+            ("/state", '"messages": 2'),
+            ("/trace", "done", "taken from a worker that is gone", "acknowledged"),
+            ("/trace", "nothing was done here since"),
+            ("//state", "/state of you, 3"),
+            ("/?", "/time +10m"),
+        ):
+            if typed == "//go":
+                (tmp_path / "go").touch()
+            terminal.type(f"{typed}\n")
+            terminal.expect_all(*shown)
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert nothing_is_left(tmp_path)
 
 
 @pytest.mark.long
