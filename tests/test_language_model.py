@@ -8,7 +8,7 @@ from tests.test_asking import heard
 from tests.test_kills import kill_every_worker
 from tests.workers.llm.endpoint import Answer, endpoint, events
 from tests.world import world
-from workers.handling.commands import NOTHING_TO_STOP
+from workers.kept.words import Words
 
 
 @pytest.mark.long
@@ -45,7 +45,7 @@ async def test_stop_ends_the_answer_that_grows_before_a_person_s_eyes(tmp_path: 
             await ada.say(conversation, "/stop")
             await heard(w, ada, "Once upon\n\n[Stopped.]")
             await ada.say(conversation, "/stop")
-            await heard(w, ada, "Once upon\n\n[Stopped.]", NOTHING_TO_STOP)
+            await heard(w, ada, "Once upon\n\n[Stopped.]", Words().nothing_to_stop)
             await ada.say(conversation, "go on")
-            await heard(w, ada, "Once upon\n\n[Stopped.]", NOTHING_TO_STOP, "Ahoy!")
+            await heard(w, ada, "Once upon\n\n[Stopped.]", Words().nothing_to_stop, "Ahoy!")
     assert [text for _, text in server.asked[-1]][1:3] == ["tell me a story", "Once upon\n\n[Stopped.]"]

@@ -91,6 +91,7 @@ from workers.handling.context import JobContext
 from workers.handling.routing import Router
 from workers.kept.history import History, ToolUse, Turn
 from workers.kept.store import Store
+from workers.kept.words import Words
 from workers.llm.model import LLM
 from workers.mcp.server import MCP
 from workers.outside import BlockingOutside, BlockingOutsideStream, Outside, OutsideStream, Receipt
@@ -202,4 +203,5 @@ __all__ = [
     "Turn",
     "Video",
     "WaitsFull",
+    "Words",
 ]

@@ -32,6 +32,7 @@ from workers.handling.routing import (
 )
 from workers.handling.tooling import NO_TOOL_OF, FunctionTool, ToolSettings, function_tool
 from workers.kept.state import StateShape
+from workers.kept.words import Words
 from workers.llm.endpoint import ModelEndpoint
 from workers.llm.model import LLM, STOP
 from workers.tools.tool import OpensTools, Tool
@@ -61,6 +62,7 @@ class Agent(Router):
     hears it if the message mentioned this agent, another agent if the message was no answer to one of ours.
     `budget`: how much people, or agents, may write, and use of the model (Budget); one or several, all of which count. What is beyond one reaches no
     handler. Without any, only agents that write very much are not answered.
+    `words`: what the runtime says by itself, in words of the owner's (Words).
     `groups`: of a group's messages handlers get those that mention the agent (`mentioned`), or all (`all`). Answers to its cards they
     always get.
     """
@@ -82,9 +84,11 @@ class Agent(Router):
         apology: str | None = APOLOGY,
         groups: InGroups = "mentioned",
         budget: Budget | Sequence[Budget] | None = None,
+        words: Words | None = None,
     ) -> None:
         super().__init__()
         self._lifespan = lifespan
+        self.words = words or Words()
         self.budgets = Budgets(budget)
         self.state = None if state is None else StateShape(state)
         rows = ROWS if self.state is None else (*ROWS, state_row(self.state))
@@ -118,7 +122,7 @@ class Agent(Router):
         for registration in outside_questions()._all():
             self._of_runtime.add(self._handler_of(registration))
         if llm is not None:
-            for registration in commands_of(llm.commands, self._help)._all():
+            for registration in commands_of(llm.commands, self.words, self._help)._all():
                 self._built_in.add(self._handler_of(registration))
             self.policies = msgspec.structs.replace(self.policies, stop=STOP in llm.commands)
 
@@ -174,7 +178,7 @@ class Agent(Router):
                 yield shared
             return
         async with (
-            self.llm.opened(endpoint=endpoint) as opened,
+            self.llm.opened(endpoint=endpoint, words=self.words) as opened,
             self._owners_lifespan() as shared,
             AsyncExitStack() as stack,
         ):

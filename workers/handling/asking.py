@@ -32,6 +32,7 @@ from workers.kept.history import History
 from workers.kept.keeping import Keeping
 from workers.kept.state import StateShape
 from workers.kept.store import Store
+from workers.kept.words import Words
 from workers.llm.model import LLM, OpenLLM
 from workers.talk.answers import Answer, answer_of
 from workers.talk.chat import Chat
@@ -155,7 +156,7 @@ ROWS: tuple[Row, ...] = (MESSAGE, CHAT, JOB, HISTORY, STORE, ANSWER, EVENT)
 def _llm_of(at: Present) -> LLM:
     """Returns the LLM of a run: that which was opened with the agent's lifespan, bound to it."""
     opened = next(one for one in at.shared if isinstance(one, OpenLLM))
-    return opened.for_run(at.chat, at.job.thread, at.job.messages, at.job.observe, _calls_of(at))
+    return opened.for_run(at.chat, at.job.thread, at.job.messages, at.job.observe, _calls_of(at, opened.words))
 
 
 class BoundLater(Protocol):
@@ -178,7 +179,7 @@ class OpenTools:
         return lambda: [*functions, *(tool for source in self.sources for tool in source.tools())]
 
 
-def _calls_of(at: Present) -> ToolCalls:
+def _calls_of(at: Present, words: Words) -> ToolCalls:
     """Returns what runs the tools that a run's model calls."""
     tools = next((one for one in at.shared if isinstance(one, OpenTools)), None)
     return ToolCalls(
@@ -188,6 +189,7 @@ def _calls_of(at: Present) -> ToolCalls:
         observe=at.job.observe,
         tools=_no_tools if tools is None else tools.for_run(at),
         tell_failed=at.tell_failed,
+        words=words,
     )
 
 

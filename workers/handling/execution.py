@@ -29,7 +29,7 @@ from workers.handling.routing import Course
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.thread import Draft, ThreadRun
-from workers.kept.waits import NOT_OPEN, QUESTION, Answered, Wait, card_named_in
+from workers.kept.waits import QUESTION, Answered, Wait, card_named_in
 from workers.talk.chat import Chat
 from workers.talk.payloads import text_reply
 from workers.talk.reminding import Reminding, timer_for
@@ -146,7 +146,11 @@ async def run_handler(
     keeping = keeping_of(environment, run) if run.keeping is None else run.keeping
     if course is None:
         effects, is_late = tuple(keeping.exchange()), is_answer_to_card(run.message.payload)
-        return Ended(handled=is_late, last=(("0", text_reply(NOT_OPEN)),) if is_late else (), effects=effects)
+        return Ended(
+            handled=is_late,
+            last=(("0", text_reply(environment.agent.words.not_open)),) if is_late else (),
+            effects=effects,
+        )
     async with trio.open_nursery() as helpers:
         begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost, give_back=give_back)
         raised = await begun.to_its_end()
@@ -227,6 +231,7 @@ def _begin(
         hops=max([message.answering_hops for message in run.messages]),
         cards=run.cards,
         keeping=keeping,
+        words=environment.agent.words,
     )
     thread = ThreadRun(
         run.job,

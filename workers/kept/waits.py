@@ -8,6 +8,7 @@ import msgspec
 from bus.records.records import InboundMessage, Job, Payload
 from bus.steps.thread_steps import OpenWait
 from workers.kept.thread import Entry
+from workers.kept.words import Unanswerable
 
 MOST_WAITS_OF_A_THREAD = 64
 MOST_OPEN_WAITS = 10
@@ -15,9 +16,6 @@ CANCEL = "/cancel"
 QUESTION = "ask:"
 """What the name of a question begins with, in the journal and as a place; no other place does."""
 
-NOT_OPEN = "This question is no longer open."
-NOT_ASKED = "This question is for somebody else."
-OTHER_QUESTION = "This answers another question than the one that was asked. Please look at the card again."
 
 AskedKind = Literal["text", "form", "approval", "app", "tool_call"]
 
@@ -78,9 +76,9 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A job would answer a question and may not: its sender hears the sentence."""
+    """A job would answer a question and may not: its sender hears why, in the agent's words."""
 
-    sentence: str
+    why: Unanswerable
 
 
 def continued(job: Job, wait: Wait) -> Job:
@@ -151,13 +149,13 @@ def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]])
         return None
     one, wait = found
     if job.message.sender_id not in wait.who:
-        return Refused(NOT_ASKED)
+        return Refused("not_asked")
     if one.bound_to not in ("", job.job_id):
-        return Refused(NOT_OPEN)
+        return Refused("not_open")
     if wait.kind == "tool_call" and artifact.get("subtype") != "tool_response":
-        return Refused(OTHER_QUESTION)
+        return Refused("other_question")
     if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
-        return Refused(OTHER_QUESTION)
+        return Refused("other_question")
     return Answered(wait, answer_entry(said, job, wait.id))
 
 

@@ -23,6 +23,7 @@ from workers.errors import BadHandler, BadReply, CannotStart, ChatClosed, LLMCut
 from workers.files.inbound import InboundFile
 from workers.kept.history import turn_of
 from workers.kept.thread import ThreadRun
+from workers.kept.words import Words
 from workers.llm.endpoint import Chat as Messages
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
 from workers.llm.finish import FILTER, LENGTH
@@ -40,6 +41,7 @@ from workers.tools.calls import ToolCalls
 Value = TypeVar("Value")
 
 DEFAULT_SYSTEM_PROMPT: Final = "You are a helpful agent in a chat. Answer briefly, in the language of the message."
+HUMAN: Final = "human"
 NO_KEY: Final = "none"
 """Local endpoints need no key, but the client insists on one."""
 
@@ -50,14 +52,8 @@ TIMES_ASKED: Final = 2
 """For a value: a model that does not give it when it was told why does not give it."""
 
 AGAIN: Final = "That does not fit: {}. Answer again, with JSON alone."
-NOTICES: Final = {
-    LENGTH: "[The answer ends here: it has reached the model's limit.]",
-    FILTER: "[The answer ends here: the endpoint's filter has stopped it.]",
-}
-"""What is said behind an answer that ended before its time, by its finish reason."""
-
-NO_WORDS: Final = "I have called many tools, and come to no answer."
-"""What is said where a model goes on to call tools when it may no longer."""
+ENDED_EARLY: Final = (LENGTH, FILTER)
+"""The finish reasons of an answer that ended before its time."""
 
 
 class LLM:
@@ -96,17 +92,23 @@ class LLM:
 
     @asynccontextmanager
     async def opened(
-        self, environ: Mapping[str, str] = os.environ, endpoint: ModelEndpoint | None = None
+        self,
+        environ: Mapping[str, str] = os.environ,
+        endpoint: ModelEndpoint | None = None,
+        words: Words | None = None,
     ) -> AsyncIterator["OpenLLM"]:
-        """Opens the endpoint for all jobs of a worker, and closes it. `endpoint`: a test's instead, of which no setting says anything. Raises CannotStart."""
+        """Opens the endpoint for all jobs of a worker, and closes it. `endpoint`: a test's instead, of which no setting says anything; `words`: the
+        agent's. Raises CannotStart.
+        """
+        words = words or Words()
         if endpoint is not None:
-            yield OpenLLM(self, self._settings({settings.MODEL.name: "scripted"}), endpoint, TokenCount())
+            yield OpenLLM(self, self._settings({settings.MODEL.name: "scripted"}), endpoint, TokenCount(), words)
             return
         found = self._settings(environ)
         place = EndpointAddress(base_url=found.base_url, api_key=found.api_key or NO_KEY, options=self._options)
         endpoint = ModelEndpoint(place)
         try:
-            yield OpenLLM(self, found, endpoint, TokenCount())
+            yield OpenLLM(self, found, endpoint, TokenCount(), words)
         finally:
             await endpoint.aclose()
 
@@ -144,13 +146,13 @@ class LLM:
             may_ride=prompt is None and not images and run.is_words_alone,
             is_kept=True,
         )
-        number, goes_on, text = 0, True, ""
+        number, goes_on, text, words = 0, True, "", run.opened.words
         while goes_on:
             number += 1
             named = key if key is None or number == 1 else f"{key}.{number}"
             async with run.chat.stream(markdown=markdown, quote=quote, mention=mention, key=named) as stream:
                 taken = await rounds.take(stream.write)
-                text = whole_answer(taken.completion) or ("" if rounds.may_call else NO_WORDS)
+                text = whole_answer(taken.completion, words) or ("" if rounds.may_call else words.no_words)
                 stream.replace(text)
             goes_on = await rounds.work(taken)
         return text
@@ -207,7 +209,7 @@ class LLM:
             while await rounds.work(taken):
                 taken = await rounds.take(_to_nobody)
             completion = taken.completion
-            if completion.finish in NOTICES:
+            if completion.finish in ENDED_EARLY:
                 raise LLMCut("the model's answer ended before its time, by its limit or the endpoint's filter")
             if type is str:
                 return completion.text
@@ -304,12 +306,27 @@ class OpenLLM:
     settings: LLMSettings
     endpoint: ModelEndpoint
     tokens: TokenCount
+    words: Words
 
     def for_run(
         self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe, calls: ToolCalls
     ) -> LLM:
         """Returns the LLM that a handler is given. `calls`: what runs the tools that it calls."""
-        return self.llm.bound(ModelRun(self, chat, thread, tuple(messages), ModelTurns(thread, observe), calls))
+        return self.llm.bound(
+            ModelRun(
+                self,
+                chat,
+                thread,
+                tuple(messages),
+                ModelTurns(thread, observe, partial(self._tell_busy, chat, messages)),
+                calls,
+            )
+        )
+
+    async def _tell_busy(self, chat: Chat, messages: Sequence[InboundMessage], turn: str) -> None:
+        """Tells a person who waits for an answer that the endpoint is busy, once in a turn. Another agent hears nothing, or it would answer that."""
+        if self.words.busy is not None and all(message.sender_type == HUMAN for message in messages):
+            await chat.say_aside(self.words.busy, f"busy:{turn}")
 
 
 @dataclass(frozen=True)
@@ -340,7 +357,7 @@ class ModelRun:
         return all(
             message.payload.get("type") == "text"
             and not message.payload.get("attachments")
-            and message.sender_type == "human"
+            and message.sender_type == HUMAN
             and message.sender_id == self.messages[-1].sender_id
             for message in self.messages
         )
@@ -393,9 +410,9 @@ class ModelRun:
         return self.thread.job.message.conversation_type == GROUP
 
 
-def whole_answer(completion: Completion) -> str:
+def whole_answer(completion: Completion, words: Words) -> str:
     """Returns an answer as people see it; one that ended before its time says so."""
-    notice = NOTICES.get(completion.finish, "")
+    notice = {LENGTH: words.by_limit, FILTER: words.by_filter}.get(completion.finish, "")
     return "\n\n".join(part for part in (completion.text.rstrip(), notice) if part)
 
 

@@ -35,6 +35,13 @@ AGAIN_AFTER_SECONDS: Final = (2.0, 8.0, 20.0)
 """An endpoint that fails is asked three times more, within half a minute. By then a passing fault is over."""
 
 BUSY_SECONDS: Final = 5.0
+LEAST_BUSY_SECONDS: Final = 1.0
+MOST_OF_LEAST_SECONDS: Final = 30.0
+"""An endpoint that says a time and is busy again each time is asked ever less often: after 1, 2, 4, … 30 s at least, whatever it says."""
+
+TOLD_AFTER_SECONDS: Final = 20.0
+"""A person who will have waited for so long before the endpoint is asked again hears that it is busy."""
+
 LONGEST_BUSY_SECONDS: Final = 60.0
 """The wait for a busy endpoint that does not say for how long, the first time, then twice as long, and at most."""
 
@@ -101,10 +108,11 @@ class Model:
 
 @dataclass(frozen=True)
 class ModelTurns:
-    """The turns of one run."""
+    """The turns of one run. `tell_busy` is called with the name of a turn that waits for long for a busy endpoint, each time that it was asked."""
 
     thread: ThreadRun
     observe: Observe
+    tell_busy: Callable[[str], Awaitable[None]]
 
     async def take(
         self,
@@ -178,8 +186,11 @@ class ModelTurns:
         if found is None:
             return
         after, tries = found
+        after *= random.uniform(1.0, 1.2)  # noqa: S311 - spreads load, guards nothing
         await self.thread.keep(Step(name, None), _tries, tries, once=False)
-        raise WaitOutside(after * random.uniform(1.0, 1.2)) from None  # noqa: S311 - spreads load, guards nothing
+        if isinstance(error, LLMBusy) and _waited_seconds(tries) + after >= TOLD_AFTER_SECONDS:
+            await self.tell_busy(step.name)
+        raise WaitOutside(after) from None
 
     async def _note(self, step: Step, taken: Taken) -> Taken:
         completion = taken.completion
@@ -221,6 +232,10 @@ def _total(usage: Usage) -> int:
     return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
 
 
+def _waited_seconds(tries: Tries) -> float:
+    return (time.time() * 1000 - tries.busy_since_ms) / 1000
+
+
 def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Tries] | None:
     """Returns after how long a busy endpoint is asked again, and the tries by then; None if it was waited for long enough."""
     now_ms = int(time.time() * 1000)
@@ -228,8 +243,11 @@ def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Trie
     left = model.wait_seconds - (now_ms - since_ms) / 1000
     if left <= 0:
         return None
-    unsaid = min(BUSY_SECONDS * 2.0**tries.busy, LONGEST_BUSY_SECONDS)
-    after = min(unsaid if error.retry_after_seconds is None else error.retry_after_seconds, max(left, 1.0))
+    if error.retry_after_seconds is None:
+        wished = min(BUSY_SECONDS * 2.0**tries.busy, LONGEST_BUSY_SECONDS)
+    else:
+        wished = max(error.retry_after_seconds, min(LEAST_BUSY_SECONDS * 2.0**tries.busy, MOST_OF_LEAST_SECONDS))
+    after = min(wished, max(left, 1.0))
     return after, Tries(since_ms, min(tries.busy + 1, 16), tries.failures)
 
 

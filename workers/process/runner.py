@@ -38,7 +38,7 @@ from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, dropped, keeping_of, resumed, run_handler
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
-from workers.kept.waits import NOT_OPEN, Answered, Refused, answer_in, asked_for_a_text, continued, quotable
+from workers.kept.waits import Answered, Refused, answer_in, asked_for_a_text, continued, quotable
 from workers.process.hand import Hand
 from workers.process.logs import Log, kind, where, where_it_stands, whole
 from workers.process.slots import Slots
@@ -70,7 +70,7 @@ WAITS, REDIS_FULL = "waits", "redis_full"
 BUDGET_METRIC = "business_budget_refusals"
 NO_FAILURES = ("retry_asked", "changed", WAITS, REDIS_FULL)
 # What a person hears who has said /stop before anything was shown to them.
-STOPPED, STOPPED_PLACE = "Stopped.", "stopped"
+STOPPED_PLACE = "stopped"
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -276,7 +276,7 @@ class Runner:
             last = () if hand.sending is None else await hand.sending.take_last()
             keeping = self._keeping(hand)
             if hand.sending is None or not hand.sending.says_that_it_stopped:
-                reply = text_reply(STOPPED)
+                reply = text_reply(self._run_environment.agent.words.stopped)
                 keeping.said(STOPPED_PLACE, reply)
                 last = (*last, (STOPPED_PLACE, reply))
             effects = (*keeping.exchange(), *dropped(hand.answers))
@@ -335,7 +335,7 @@ class Runner:
                 hand.ended = True
                 self._log.warning("job: lost to another worker", job=job.job_id)
             elif bound is not Bound.BOUND:
-                found = Refused(NOT_OPEN)
+                found = Refused("not_open")
             else:
                 hand.job, hand.answers = continued(job, wait), wait
         return Meaning(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
@@ -364,9 +364,9 @@ class Runner:
     async def _handle(self, hand: Hand, started: Started, answer: Meaning | None) -> Ended:
         found = None if answer is None else answer.found
         if started.is_answer and not isinstance(found, Answered):
-            found = Refused(NOT_OPEN)  # what it answered was forgotten meanwhile
+            found = Refused("not_open")  # what it answered was forgotten meanwhile
         if isinstance(found, Refused):
-            return Ended(handled=True, last=(("0", text_reply(found.sentence)),))
+            return Ended(handled=True, last=(("0", text_reply(self._run_environment.agent.words.why(found.why))),))
         messages = (hand.job.message, *started.together)
         if not isinstance(found, Answered):
             messages = tuple(one for one in messages if not one.is_overheard)

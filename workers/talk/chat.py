@@ -47,6 +47,7 @@ from workers.talk.payloads import (
     checked_payload,
     text_payload,
     text_payloads,
+    text_reply,
 )
 from workers.talk.progress import ProgressBar
 from workers.talk.questions import Question
@@ -190,6 +191,11 @@ class Chat:
             else:
                 await self._emit(place, checked)
         return Sent(text_id(self._sending.job.thread_id, place), self.recall, self._sending.ids_in)
+
+    async def say_aside(self, text: str, name: str) -> None:
+        """Says something about the job, which is no part of what was said: the runtime's own words, once for a name. Raises ChatClosed."""
+        async with self._sending.turn():
+            await self._sending.emit_aside(name, text_reply(text))
 
     async def _emit(self, place: str, payload: dict[str, object]) -> None:
         await self._sending.emit(place, Reply(kind="message", content_type=str(payload["type"]), payload=payload))

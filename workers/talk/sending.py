@@ -23,6 +23,7 @@ from workers.errors import BadCard, BadReply, ChatClosed, Suspended
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.within import within
+from workers.kept.words import Words
 
 # Longer than a handler needs to end after its last reply, and too short for anybody to notice.
 HELD_SECONDS = 0.005
@@ -93,12 +94,14 @@ class Sending:
         hops: int = 0,
         keeping: Keeping | None = None,
         cards: Mapping[str, str] | None = None,
+        words: Words | None = None,
     ) -> None:
-        """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies.
+        """`waited` is called with the seconds for which a reply had no room; `hops`: the `hop_count` of replies; `words`: the agent's.
 
         `cards`: the ids of the cards at places that earlier runs have sent.
         """
         self._hops = hops
+        self.words = words or Words()
         self.keeping = keeping
         self._cards_sent = cards or {}
         self._cards: dict[str, CardKept] = {}
@@ -217,6 +220,14 @@ class Sending:
         """
         self._check_somewhere()
         self._is_said(place, reply)
+        await self._emit(place, reply)
+
+    async def emit_aside(self, place: str, reply: Reply) -> None:
+        """Sends what the runtime says about the job and not in answer to it: it is no part of what was said, and counts for no later place."""
+        self._check_somewhere()
+        await self._emit(f"aside:{place}", reply)
+
+    async def _emit(self, place: str, reply: Reply) -> None:
         if not self._is_lost and not self.was_emitted(place):
             self.has_said = True
             self._said.add(place)

@@ -21,8 +21,6 @@ from workers.talk.sending import Sending
 DELTA_MERGE_SECONDS = 0.2
 # PROTOCOL §1: the relay ends a longer stream. Then the rest is only collected, and sent with the whole text.
 STREAM_LIMIT_SECONDS = 300.0
-STOPPED_BEHIND = "\n\n[Stopped.]"
-"""Stands behind what was written until its person said /stop."""
 
 # Ten messages; what is longer is no answer, and would fill memory.
 MOST_STREAM_CHARACTERS = 1_000_000
@@ -94,7 +92,7 @@ class Stream:
 
     def _end_as_stopped(self) -> None:
         """Has what was written so far stay, in one step with the job's end."""
-        self.replace("".join(self._parts).rstrip() + STOPPED_BEHIND)
+        self.replace("".join(self._parts).rstrip() + f"\n\n[{self._sending.words.stopped}]")
         for place, reply in self._whole():
             self._sending.say_with_end(place, reply)
         self._sending.says_that_it_stopped = True

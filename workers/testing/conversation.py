@@ -382,7 +382,7 @@ class Conversation:
         before = frozenset(self._desk.replies)
         answer = answer_in(job, list(self._kept.waits.values()))
         if isinstance(answer, Refused):
-            return [Said("0", text_payload(answer.sentence, markdown=False))]
+            return [Said("0", text_payload(self.agent.words.why(answer.why), markdown=False))]
         if isinstance(answer, Answered):
             job = continued(job, answer.wait)
         async with self.agent.lifespan() as shared:

@@ -28,6 +28,7 @@ from workers.errors import (
 from workers.kept.history import ToolUse
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
 from workers.kept.within import running_within
+from workers.kept.words import Words
 from workers.talk.cards import Approval
 from workers.talk.chat import Chat
 from workers.tools.tool import Arguments, BadArguments, Tool, canonical
@@ -62,8 +63,6 @@ TOO_MANY: Final = "This was not run: a person has to approve it, and too many qu
 UNKNOWN: Final = (
     "Nobody knows whether this was done: it was begun, and its end was not heard. Do not try it again by yourself."
 )
-UNKNOWN_TO_PEOPLE: Final = "I do not know whether {} was done: it was begun, and I have not heard of its end. Please look, before it is done again."
-FOR_A_DAY: Final = "Yes also counts for what else you have me do with this tool here within 24 hours."
 
 Ended: TypeAlias = Literal["done", "error", "refused", "unanswered", "unknown"]
 Observe: TypeAlias = Callable[..., None]
@@ -125,6 +124,7 @@ class ToolCalls:
     observe: Observe
     tools: Callable[[], Sequence[Tool]]
     tell_failed: TellFailed = tell_nobody
+    words: Words = field(default_factory=Words)
     _granted: set[str] = field(default_factory=set, init=False)
     _seen: frozenset[str] = field(default=frozenset(), init=False)
 
@@ -150,7 +150,7 @@ class ToolCalls:
             else:
                 self.chat.has_asked(_key_of(call.name))
             if found[call.name].ended == "unknown":
-                await self.chat.reply(UNKNOWN_TO_PEOPLE.format(call.tool))
+                await self.chat.reply(self.words.tells_of(call.tool))
         if self.thread.keeping.changed_state() != before:
             raise StateInTool
         return [found[call.name] for call in calls]
@@ -253,7 +253,7 @@ class ToolCalls:
         if not who:
             return Told(NOBODY, "refused")
         try:
-            card = approval_of(tool, ready.arguments, covers=covers)
+            card = approval_of(tool, ready.arguments, self.words, covers=covers)
         except BadCard:
             return Told(NOT_SHOWN, "error")
         shown = hashlib.sha256(canonical([tool.fingerprint, card.question_hash("")])).hexdigest()[:24]
@@ -346,7 +346,7 @@ class ToolApproval(Approval, frozen=True):
     is_said = False
 
 
-def approval_of(tool: Tool, arguments: Arguments, *, covers: bool) -> Approval:
+def approval_of(tool: Tool, arguments: Arguments, words: Words, *, covers: bool) -> Approval:
     """Returns the card that asks whether a tool may be run: all that is run stands in it as canonical JSON. Raises BadCard.
 
     `covers`: yes counts for a day.
@@ -356,8 +356,8 @@ def approval_of(tool: Tool, arguments: Arguments, *, covers: bool) -> Approval:
     if tool.server:
         shown["server"] = tool.server
     return ToolApproval(
-        f"May I run {tool.name}?",
-        details=FOR_A_DAY if covers else None,
+        words.asks_for(tool.name),
+        details=words.counts_for_a_day if covers else None,
         arguments=shown,
         severity=tool.sensitivity,
     )

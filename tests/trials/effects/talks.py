@@ -15,7 +15,7 @@ from tests.trials.effects.scene import SECONDS, Talking, nap
 from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import events
 from tests.workers.tools.scenes import call
-from workers.tools.calls import UNKNOWN_TO_PEOPLE
+from workers.kept.words import Words
 
 Talk = Callable[[Talking], Awaitable[None]]
 
@@ -29,7 +29,7 @@ ASK_WEATHER: Final = "How is the weather in Rome?"
 SUNNY: Final = "It is sunny in Rome."
 ASK_DELETE: Final = "Please delete"
 GONE: Final = "It is gone."
-UNKNOWN: Final = UNKNOWN_TO_PEOPLE.format("delete_files")
+UNKNOWN: Final = Words().tells_of("delete_files")
 MAY_I: Final = "[approval] May I run delete_files?"
 CARD: Final = "[vote_card] {update}options: {options}\nclosed: {closed}"
 

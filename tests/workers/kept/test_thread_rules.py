@@ -42,7 +42,7 @@ from workers import (
     NoAnswer,
     Store,
 )
-from workers.kept.waits import NOT_OPEN
+from workers.kept.words import Words
 from workers.talk.sending import MOST_HELD
 from workers.testing import conversation
 
@@ -721,7 +721,7 @@ async def test_rule_8_a_stop_that_comes_behind_the_end_of_its_block_changes_noth
                 await stage.press_stop(heard.card_id)
 
         stage.on_heard = presses
-        *within, end, asked = [one for one in words(await stage.say("/export")) if one != NOT_OPEN]
+        *within, end, asked = [one for one in words(await stage.say("/export")) if one != Words().not_open]
         assert (within, asked) in [([], "Why?"), (["It takes a while."], "Why?")]
         assert words(await stage.say("so")) == [{"t-1 done.": "Done: so", "t-1 stopped.": "Stopped: so"}[end]]
         ends.add(end)

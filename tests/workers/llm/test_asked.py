@@ -8,7 +8,7 @@ import pytest
 from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import FakeEndpoint, chunk, endpoint, events, sse
 from workers import LLM, Agent, BadHandler, BlockingLLM, Chat, LLMCut, LLMMisfit, Message
-from workers.handling.commands import FORGOTTEN
+from workers.kept.words import Words
 from workers.testing import Conversation, conversation
 
 WITHIN_SECONDS = 10
@@ -156,7 +156,7 @@ async def test_reset_forgets_what_was_said() -> None:
 
         chat = conversation(agent)
         await texts(chat, "hi")
-        assert await texts(chat, "/reset") == [FORGOTTEN]
+        assert await texts(chat, "/reset") == [Words().forgotten]
         await texts(chat, "still there?")
     assert server.asked[-1] == [("system", "Be brief."), ("user", "still there?")]
 

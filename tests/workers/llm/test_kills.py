@@ -1,10 +1,15 @@
 """A worker dies before and after each thing that it does on the bus: the same words, and no turn is asked for twice once it was noted."""
 
+import time
+
+import pytest
+
 from tests.bus.scenes import MemoryScene
 from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import FakeEndpoint, endpoint, events, refusal
 from tests.workers.stage import Heard, Stage
-from workers import LLM, Agent, Chat
+from workers import LLM, Agent, Chat, Words
+from workers.llm.turn import TOLD_AFTER_SECONDS
 
 WITHIN_SECONDS = 60
 STEP = 3
@@ -16,8 +21,8 @@ def texts(heard: list[Heard]) -> list[str]:
     return [one.text for one in heard if one.text]
 
 
-def agent_of(server: FakeEndpoint) -> Agent:
-    agent = Agent(llm=LLM("Be brief.", base_url=server.base_url, model="small"))
+def agent_of(server: FakeEndpoint, words: Words | None = None) -> Agent:
+    agent = Agent(llm=LLM("Be brief.", base_url=server.base_url, model="small"), words=words)
 
     @agent.on_message("text")
     async def answer(chat: Chat, llm: LLM) -> None:
@@ -53,12 +58,41 @@ async def test_a_busy_endpoint_has_the_message_again_and_uses_nothing_up() -> No
         *[refusal("429 Slow Down", None, "Retry-After: 1")] * 21, events("Ahoy!"), events("A title")
     ) as server:
         scene = MemoryScene()
-        stage = Stage(scene, agent_of(server))
+        stage = Stage(scene, agent_of(server, Words(busy=None)))
         with waiting_for("the endpoint to be ready", WITHIN_SECONDS):
             heard = texts(await stage.say("hi"))
             while len(server.requests) < 23:
-                await scene.time_passes(2_000)
+                await scene.time_passes(60_000)
                 heard += texts(await stage.run())
         assert heard == ["One moment.", "Ahoy!", "A title"]
+        assert await stage.dead() == []
+        scene.close()
+
+
+@pytest.mark.parametrize("words", ["Geduld.", None])
+async def test_who_waits_for_long_for_a_busy_endpoint_is_told_so_once_and_the_model_does_not_hear_of_it(
+    words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    async with endpoint(refusal("429 Slow Down", None, "Retry-After: 0")) as server:
+        scene = MemoryScene()
+        stage, heard = Stage(scene, agent_of(server, Words(busy=words))), list[tuple[int, str]]()
+        with waiting_for("the endpoint to be ready", WITHIN_SECONDS):
+            said = texts(await stage.say("hi"))
+            for second in range(1, 201):
+                now += 1
+                await scene.time_passes(1_000)
+                heard += [(second, text) for text in texts(await stage.run())]
+            assert [text for _, text in heard] == ([words] if words else [])
+            assert all(1 < second <= TOLD_AFTER_SECONDS + 1 for second, _ in heard)
+            server.say(events("Ahoy!"))
+            while len(said) < 3:
+                now += 30
+                await scene.time_passes(30_000)
+                said += texts(await stage.run())
+            assert said == ["One moment.", "Ahoy!", "Ahoy!"]
+            await stage.say("and now?")
+        assert "Geduld" not in str(server.requests)
         assert await stage.dead() == []
         scene.close()

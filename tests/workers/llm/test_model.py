@@ -13,11 +13,13 @@ from tests.workers.llm.endpoint import Answer, FakeEndpoint, chunk, endpoint, ev
 from workers import LLM, Agent, BadHandler, BadReply, CannotStart, Chat, LLMBusy, LLMCut, LLMError, LLMRefused, Message
 from workers.builtin.llm import agent as builtin
 from workers.errors import ChatClosed, LLMTooLong, WaitOutside
-from workers.llm.model import NOTICES, whole_answer
+from workers.kept.words import Words
+from workers.llm.model import whole_answer
 from workers.llm.reading import MOST_ANSWER_CHARACTERS, Completion
 from workers.testing import Conversation, Said, conversation
 
 WITHIN_SECONDS = 10
+NOTICES = {"length": Words().by_limit, "content_filter": Words().by_filter}
 
 
 def agent_of(server: FakeEndpoint, **how: object) -> Agent:
@@ -145,7 +147,7 @@ async def test_an_answer_that_was_filtered_whole_is_a_clear_sentence() -> None:
 
 
 def test_an_answer_without_end_says_where_it_ends() -> None:
-    text = whole_answer(Completion("x" * MOST_ANSWER_CHARACTERS, "length"))
+    text = whole_answer(Completion("x" * MOST_ANSWER_CHARACTERS, "length"), Words())
     assert text.endswith("limit.]")
 
 
@@ -232,6 +234,23 @@ async def test_a_busy_endpoint_that_does_not_say_for_how_long_is_asked_ever_less
         assert waits[:4] == sorted(waits[:4])
         server.say(events("Hello!"))
         assert [said.text for said in await chat.run_again()] == ["Hello!"]
+
+
+async def test_an_endpoint_that_says_now_and_is_busy_each_time_is_asked_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    async with endpoint(refusal("429 Slow Down", None, "Retry-After: 0")) as server:
+        chat, waits = talk_to(server), list[float]()
+        while sum(waits) < 500:
+            with pytest.raises(WaitOutside) as caught:
+                await (chat.run_again() if waits else say(chat, "hi"))
+            waits.append(caught.value.after_seconds)
+            now += waits[-1]
+    assert len(waits) <= 25, "of 500 s, which it says are none"
+    assert waits[:5] == sorted(waits[:5])
+    assert 1 <= waits[0] <= max(waits) <= 36
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found"])

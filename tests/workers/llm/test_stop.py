@@ -8,7 +8,7 @@ from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import Answer, FakeEndpoint, endpoint, events, refusal
 from tests.workers.stage import Heard, Stage
 from workers import LLM, Agent, BlockingLLM, Chat
-from workers.handling.commands import NOTHING_TO_STOP
+from workers.kept.words import Words
 
 WITHIN_SECONDS = 60
 STOPPED_AFTER = "Once upon\n\n[Stopped.]"
@@ -87,14 +87,14 @@ async def test_where_nothing_runs_it_is_answered_politely() -> None:
     async with endpoint(events("Ahoy!")) as server:
         stage = Stage(MemoryScene(), agent_of(server))
         await stage.say_stop()
-        assert texts(await stage.run()) == [NOTHING_TO_STOP]
+        assert texts(await stage.run()) == [Words().nothing_to_stop]
         assert server.requests == []
 
 
 async def test_a_message_that_waits_for_a_busy_endpoint_waits_no_longer() -> None:
     async with endpoint(refusal("429 Slow Down", None, "Retry-After: 300")) as server:
         stage = Stage(MemoryScene(), agent_of(server))
-        assert texts(await stage.say("hello")) == []
+        assert texts(await stage.say("hello")) == [Words().busy]
         await stage.say_stop()
         assert texts(await stage.waits_over(0)) == ["Stopped."]
         assert (len(server.requests), await stage.dead(), stage.outcomes) == (1, [], ["stopped"])

@@ -15,9 +15,11 @@ from bus.steps.job_steps import APOLOGY_PLACE, Finished
 from bus.steps.policies import Busy
 from bus.steps.thread_steps import Bound, Noted
 from tests.workers.model.agents import Deeds
-from workers.kept.waits import NOT_ASKED, NOT_OPEN, OTHER_QUESTION
+from workers.kept.words import Words
 from workers.talk.progress import BLOCK
 
+_WORDS = Words()
+NOT_ASKED, NOT_OPEN, OTHER_QUESTION = _WORDS.not_asked, _WORDS.not_open, _WORDS.other_question
 REFUSALS = (NOT_ASKED, NOT_OPEN, OTHER_QUESTION)
 COMMANDS = ("book", "confirm", "plan", "swallow", "export", "hasty")
 

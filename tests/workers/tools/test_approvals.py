@@ -15,11 +15,11 @@ from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import FakeEndpoint, endpoint, events
 from tests.workers.stage import Heard, Stage
 from tests.workers.tools.scenes import agent_at, call, calls, told
-from workers import Agent, ToolError
-from workers.kept.waits import NOT_ASKED, NOT_OPEN, OTHER_QUESTION
+from workers import Agent, BadHandler, ToolError, Words
 from workers.tools import calls as running
 
 WITHIN_SECONDS = 30
+WORDS = Words()
 
 
 def deleting(server: FakeEndpoint, ran: list[str], description: str = "Deletes files.", **how: Any) -> Agent:
@@ -76,7 +76,7 @@ async def test_a_high_tool_shows_what_it_would_run_and_runs_it_once_when_it_was_
         assert texts(await stage.press(card, approve=True)) == ["Gone."]
         assert ran == ["*.tmp 3"]
         assert told(server) == ["7"]
-        assert texts(await stage.press(card, approve=True)) == [NOT_OPEN]
+        assert texts(await stage.press(card, approve=True)) == [WORDS.not_open]
         server.say(call("delete_files", pattern="*.tmp"), events("Gone again."))
         [again] = await stage.say("Delete them again")
         assert again.card["severity"] == "high"
@@ -208,7 +208,7 @@ async def test_a_tool_that_has_changed_since_it_was_shown_is_asked_about_again()
         [again] = await stage.press(card, approve=True)
         assert ran == []
         assert again.card["details"] != card.card["details"]
-        assert texts(await stage.press(card, approve=True)) == [NOT_OPEN]
+        assert texts(await stage.press(card, approve=True)) == [WORDS.not_open]
         stage.agent = deleting(server, ran, "Deletes files nowhere.")
         [third] = await stage.press(again, approve=True)
         assert ran == []
@@ -237,8 +237,32 @@ async def test_a_yes_to_other_words_than_were_shown_counts_for_nothing() -> None
     ):
         [card] = await stage.say("Delete all")
         heard = await stage.press(card, approve=True, question_hash="0" * 64)
-        assert texts(heard) == [OTHER_QUESTION]
+        assert texts(heard) == [WORDS.other_question]
         assert ran == []
+
+
+async def test_the_words_around_an_approval_are_the_owners() -> None:
+    words = Words(may_run="Darf ich {tool} laufen lassen?", counts_for_a_day="Ja zählt einen Tag.", not_open="Vorbei.")
+    async with endpoint(call("delete_files", pattern="*"), events("Weg.")) as server:
+        agent = agent_at(server, words=words)
+
+        @agent.tool(sensitivity="medium")
+        async def delete_files(pattern: str) -> None: ...
+
+        async with stage_of(agent) as stage:
+            [card] = await stage.say("Lösch alles")
+            assert card.text == "Darf ich delete_files laufen lassen?"
+            assert card.card["details"].startswith("Ja zählt einen Tag.\n\n")
+            await stage.press(card, approve=True)
+            assert texts(await stage.press(card, approve=True)) == ["Vorbei."]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"may_run": "May I?"}, {"forgotten": " "}, {"stopped": None}, {"no_words": "x" * 2001}]
+)
+def test_words_that_cannot_be_said_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadHandler, match=next(iter(wrong))):
+        Words(**wrong)
 
 
 # medium
@@ -315,7 +339,7 @@ async def test_what_several_people_write_does_not_ride_on_an_earlier_yes() -> No
                 server.say(*again)
                 [card] = await stage.say("Delete a", person)
                 assert "24 hours" not in card.card["details"]
-                assert texts(await stage.press(card, who=other, approve=True)) == [NOT_ASKED]
+                assert texts(await stage.press(card, who=other, approve=True)) == [WORDS.not_asked]
                 before = len(ran)
                 assert texts(await stage.press(card, who=person, approve=True)) == ["Gone."]
                 assert len(ran) == before + 1
@@ -342,7 +366,7 @@ async def test_only_approvers_may_approve_where_some_are_named() -> None:
         agent = deleting(server, ran, approvers=["boss"])
         async with stage_of(agent, conversation_type="group") as stage:
             [card] = await stage.say("Delete all")
-            assert texts(await stage.press(card, approve=True)) == [NOT_ASKED]
+            assert texts(await stage.press(card, approve=True)) == [WORDS.not_asked]
             assert ran == []
             assert texts(await stage.press(card, who="boss", approve=True)) == ["Gone."]
             assert ran == ["* 3"]
@@ -360,7 +384,7 @@ def first_calls_then_says(request: dict[str, Any]) -> bytes:
 
 async def test_whenever_a_worker_dies_a_high_tool_runs_at_most_once_and_people_hear_the_same() -> None:
     runs, point, points = list[list[str]](), 0, 1
-    unknown = running.UNKNOWN_TO_PEOPLE.format("delete_files")
+    unknown = WORDS.tells_of("delete_files")
     async with endpoint(b"") as server:
         server.decide = first_calls_then_says
         while point < points:
@@ -394,7 +418,7 @@ async def test_what_nobody_knows_is_said_to_person_and_model_and_is_not_done_aga
         async with stage_of(agent) as stage:
             [card] = await stage.say("Delete all")
             heard = texts(await stage.press(card, approve=True))
-            assert heard == [running.UNKNOWN_TO_PEOPLE.format("delete_files"), "I do not know."]
+            assert heard == [WORDS.tells_of("delete_files"), "I do not know."]
             assert told(server) == [running.UNKNOWN]
             assert ran == ["*"]
 

@@ -9,7 +9,7 @@ from tests.bus.scenes import MemoryScene
 from tests.waiting import waiting_for
 from tests.workers.stage import Heard, Stage
 from workers import Agent, BadCard, BlockingChat, Chat, ToolDenied, ToolError, ToolTimeout
-from workers.kept.waits import NOT_ASKED, NOT_OPEN, OTHER_QUESTION
+from workers.kept.words import Words
 from workers.testing import conversation
 
 WITHIN_SECONDS = 30
@@ -53,10 +53,10 @@ async def test_the_app_is_told_what_to_run_and_its_result_comes_back() -> None:
             "permission_scope": "calendar.read",
             "timeout_ms": 10_000,
         }
-        assert await answer(stage, card, "ben", status="ok", result=["8:00"]) == [NOT_ASKED]
-        assert await answer(stage, card, subtype="response", status="ok", result=["8:00"]) == [OTHER_QUESTION]
+        assert await answer(stage, card, "ben", status="ok", result=["8:00"]) == [Words().not_asked]
+        assert await answer(stage, card, subtype="response", status="ok", result=["8:00"]) == [Words().other_question]
         assert await answer(stage, card, status="ok", result=["9:00", "11:30"]) == ["Free at 9:00, 11:30."]
-        assert await answer(stage, card, status="ok", result=[]) == [NOT_OPEN]
+        assert await answer(stage, card, status="ok", result=[]) == [Words().not_open]
     scene.close()
 
 
