@@ -40,6 +40,7 @@ from bus.steps.job_steps import (
     Taken,
 )
 from bus.steps.kept_steps import KeptEffects
+from bus.steps.opened import Exchange, exchange_in
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 
@@ -457,13 +458,13 @@ class MemorySteps(KeptEffects):
         record = self._world.conversation(job.conversation_id).state
         return None if record is None else self._open_state(job, record)
 
-    async def read_exchanges(self, job: Job) -> list[bytes]:
-        return list(self._world.conversation(job.conversation_id).history)
+    async def read_exchanges(self, job: Job) -> list[Exchange]:
+        return [exchange_in(one) for one in self._world.conversation(job.conversation_id).history]
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
         return self._open_stored(name, self._world.store.get(name))
 
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
     def _now_ms(self) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from bus.records.budgets import DAY_MS, MINUTE_MS, Limit
 from bus.records.cards import CardKept
 from bus.records.journal import joined
-from bus.records.kept import EXCHANGES_KEPT_MS, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
+from bus.records.kept import EXCHANGES_KEPT_MS, MOST_EXCHANGES, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
 from bus.records.records import ANSWER, PLACED_SCHEMA, SCHEMA_VERSION, STOP_ALL, decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
@@ -23,7 +23,6 @@ IDS_KEPT = 1024
 IDS_TRIM_AT = 1536
 UNCOUNTED_BYTES = 4096
 OVERHEAD_BYTES = 200
-MOST_EXCHANGES = 100
 MOST_HISTORY_BYTES = 1 << 18
 MOST_STORED = 10_000
 MOST_STORE_BYTES = 1 << 22

@@ -26,6 +26,8 @@ VERSION_BYTES = 256
 """So much of a record's beginning tells one version of a value from every other: the seal's nonce is in it."""
 DAY_MS = 86_400_000
 EXCHANGES_KEPT_MS = 30 * DAY_MS
+MOST_EXCHANGES = 100
+"""Of a conversation, as bus/scripts/_library.lua counts them."""
 OVERHEAD_BYTES = 200  # what Redis needs beside a record, as bus/scripts/_library.lua counts it
 
 
@@ -54,13 +56,13 @@ def pack_kept(body: bytes, kind: str, conversation_id: str, name: str = "", *, k
 
 def open_kept(packed: bytes, kind: str, conversation_id: str, name: str = "", *, key: BusKey, agent_id: str) -> bytes:
     """Returns the value of a record that stands in this place. Raises BadRecord; NewerRecord for one that a later version wrote."""
-    return open_record(decode_kept(packed), (kind, agent_id, conversation_id, name), key)
+    return open_sealed(decode_kept(packed).sealed, (kind, agent_id, conversation_id, name), key)
 
 
-def open_record(record: KeptRecord, place: tuple[str, ...], key: BusKey) -> bytes:
-    """Returns the value of a decoded record that stands in this place. Raises BadRecord."""
+def open_sealed(sealed: bytes, place: tuple[str, ...], key: BusKey) -> bytes:
+    """Returns what a record holds that stands in this place. Raises BadRecord."""
     try:
-        return key.open(record.sealed, *place)
+        return key.open(sealed, *place)
     except SealBroken as error:
         raise BadRecord(f"{place[0]}: {error}") from None
 

@@ -149,7 +149,6 @@ class JobStore(KeptSteps):
 
     async def seen(self, presence: Presence | None = None) -> None:
         """Notes, at Redis' time, that this consumer lives, and its state; called every few seconds."""
-        self._opened_lately.sweep()
         self._read_lately.sweep()
         redis_ms, ahead_ms = await clock_of(self._client)
         if presence is not None:

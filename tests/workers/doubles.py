@@ -18,6 +18,7 @@ from bus.records.presence import Presence
 from bus.records.records import MOST_DELIVERIES, BadRecord, InboundMessage, Job, Reply
 from bus.records.timers import Timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted, Failed, Finished, Said, Started, Taken
+from bus.steps.opened import Exchange
 from bus.steps.thread_steps import Admitted, Bound, Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.wire import RedisFailed, RedisRefused, RedisUnavailable
 from tests.waiting import said_of, waiting_for
@@ -346,11 +347,11 @@ class MemoryBus:
         with self._operation("read_state"):
             return self.states.get(job.conversation_id)
 
-    async def read_exchanges(self, job: Job) -> list[bytes]:
+    async def read_exchanges(self, job: Job) -> list[Exchange]:
         await trio.lowlevel.checkpoint()
         self.asked.append("history")
         with self._operation("read_exchanges"):
-            return self.exchanges.get(job.conversation_id, [])
+            return [Exchange(0, "", body) for body in self.exchanges.get(job.conversation_id, [])]
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
         await trio.lowlevel.checkpoint()
@@ -361,21 +362,21 @@ class MemoryBus:
     def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
         return ("store", name, "*" if version is None else version, "" if body is None else body)
 
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
     def open_exchanges(
         self,
         job: Job,
-        records: Iterable[bytes],
+        exchanges: Iterable[Exchange],
         decode: Callable[[bytes], Decoded],
         *,
         until: str | None = None,
     ) -> list[Decoded]:
-        return [decode(one) for one in list(records)[: None if until is None else int(until)]]
+        return [decode(one.sealed) for one in list(exchanges)[: None if until is None else int(until)]]
 
-    def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:
-        return str(len(list(records)))
+    def newest_exchange(self, job: Job, exchanges: Iterable[Exchange]) -> str:
+        return str(len(list(exchanges)))
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         return ("state", body, "", "")

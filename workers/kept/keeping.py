@@ -5,8 +5,10 @@ Read when a handler asks for it, once a run; written with the job's end, or not 
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Payload, Reply
+from bus.steps.opened import Exchange
 from bus.steps.thread_steps import Effect
 from workers.errors import BadState, HistoryNotKept, StateBeforeAsk
 from workers.kept.history import (
@@ -51,7 +53,7 @@ class Keeping:
         self.has_history = has_history
         self._state: RunningState | None = None
         self._history: History | None = None
-        self._read: Sequence[bytes] | None = None
+        self._read: Sequence[Exchange] | None = None
         self._seen = (journal or {}).get(HISTORY)
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
@@ -90,8 +92,8 @@ class Keeping:
     async def _body(self) -> bytes | None:
         if not self._reads_both or self._history is not None:
             return await self._keeper.read_state(self._job)
-        body, records = await self._keeper.read_both(self._job)
-        self._history = self._history_of(records)
+        body, exchanges = await self._keeper.read_both(self._job)
+        self._history = self._history_of(exchanges)
         return body
 
     def undo(self) -> None:
@@ -104,17 +106,17 @@ class Keeping:
         if not self.has_history:
             raise HistoryNotKept
         if self._history is None:
-            records = await until_redis_answers(lambda: self._keeper.read_exchanges(self._job))
-            self._history = self._history_of(records)
+            exchanges = await until_redis_answers(lambda: self._keeper.read_exchanges(self._job))
+            self._history = self._history_of(exchanges)
         return self._history
 
-    def _history_of(self, records: Sequence[bytes]) -> History:
-        self._read = records
+    def _history_of(self, exchanges: Sequence[Exchange]) -> History:
+        self._read = exchanges
         until = None if self._seen is None else self._seen.decode()
 
         def opened() -> list[Turn]:
-            exchanges = self._keeper.open_exchanges(self._job, records, decode_exchange, until=until)
-            return [turn for turns in exchanges for turn in turns][-MOST_TURNS:]
+            opened_exchanges = self._keeper.open_exchanges(self._job, exchanges, decode_exchange, until=until)
+            return list(chain.from_iterable(opened_exchanges))[-MOST_TURNS:]
 
         return History(open_turns=opened)
 

@@ -19,6 +19,7 @@ from bus.records.records import ACTS, NOWHERE, InboundMessage, Job, Payload, Rep
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Carded, CardEmitted, Emitted
+from bus.steps.opened import Exchange
 from bus.steps.thread_steps import Effect, Noted, OpenWait, TimersThere, WaitsThere
 from bus.transport.lua import Argument
 from workers.files.files import FileWay
@@ -220,10 +221,10 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         return self.kept.state
 
-    async def read_exchanges(self, job: Job) -> list[bytes]:
+    async def read_exchanges(self, job: Job) -> list[Exchange]:
         await trio.lowlevel.checkpoint()
         before = itertools.takewhile(lambda exchange: exchange[0] != job.job_id, self.kept.exchanges)
-        return [body for _, body in before]
+        return [Exchange(0, "", body) for _, body in before]
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
         await trio.lowlevel.checkpoint()
@@ -233,21 +234,21 @@ class _Desk:
     def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
         return ("store", name, b"*" if version is None else version, "" if body is None else body)
 
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[bytes]]:
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
         return await self.read_state(job), await self.read_exchanges(job)
 
     def open_exchanges(
         self,
         job: Job,  # noqa: ARG002
-        records: Iterable[bytes],
+        exchanges: Iterable[Exchange],
         decode: Callable[[bytes], Decoded],
         *,
         until: str | None = None,
     ) -> list[Decoded]:
-        return [decode(one) for one in list(records)[: None if until is None else int(until)]]
+        return [decode(one.sealed) for one in list(exchanges)[: None if until is None else int(until)]]
 
-    def newest_exchange(self, job: Job, records: Iterable[bytes]) -> str:  # noqa: ARG002
-        return str(len(list(records)))
+    def newest_exchange(self, job: Job, exchanges: Iterable[Exchange]) -> str:  # noqa: ARG002
+        return str(len(list(exchanges)))
 
     def state_effect(self, job: Job, body: bytes) -> Effect:  # noqa: ARG002
         return ("state", body, b"", b"")

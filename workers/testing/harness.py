@@ -323,10 +323,10 @@ class HarnessChat:
     async def history(self) -> list[Turn]:
         """Returns what is kept of what both sides have said; nothing unless a handler asks for it."""
         house = self._harness.house
-        records = house.world.conversation(self._place.id).history
         steps = house.steps("looks")
         job = house.any_job(self._place.id)
-        return [turn for turns in steps.open_exchanges(job, records, decode_exchange) for turn in turns]
+        exchanges = await steps.read_exchanges(job)
+        return [turn for turns in steps.open_exchanges(job, exchanges, decode_exchange) for turn in turns]
 
     # What people do
 

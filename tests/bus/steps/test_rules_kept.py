@@ -6,6 +6,7 @@ import pytest
 from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, size_of_exchange
 from bus.records.records import Job
 from bus.steps.job_steps import Emitted, Failed, Finished
+from bus.steps.opened import exchange_in
 from bus.steps.thread_steps import Effect, Noted
 from tests.bus.builders import CONVERSATION, reply
 from tests.bus.redis_scene import RedisScene
@@ -108,7 +109,7 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
     assert steps.open_exchanges(later, records, bytes, until=newest) == [b"0", b"1", b"2"], (
         "as far as an earlier run had read"
     )
-    assert steps.open_exchanges(later, [b"damaged", *records], bytes, until=newest) == [b"0", b"1", b"2"]
+    assert steps.open_exchanges(later, [exchange_in(b"damaged"), *records], bytes, until=newest) == [b"0", b"1", b"2"]
     assert steps.open_exchanges(later, records[3:], bytes, until=newest) == [], "what was there before is gone"
     assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, bytes, until="")) == ("", [])
 

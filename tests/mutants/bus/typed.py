@@ -8,14 +8,15 @@ from tests.mutants.mutant import of
 TYPED = (
     *of(
         "bus/steps/opened.py", ("tests/bus/steps/test_opened.py",),
-        ("what_was_opened_is_of_one_conversation", "if found is None or found.conversation_id != conversation_id:", "if found is None:"),
-        ("what_was_opened_has_a_bound", "        while self._bytes > self._most_bytes:\n            self._drop(", "        while False:\n            self._drop("),
-        ("what_was_read_has_a_bound", "        while self._bytes > self._most_bytes:\n            self.forget(", "        while False:\n            self.forget("),
-        ("what_was_read_is_known_by_its_last", "if read is None or read.records[-1] not in newest:", "if read is None:"),
-        ("what_was_read_is_kept_for_a_while", ".read_at < until:", ".read_at < 0:"),
-        ("what_was_read_is_as_much_as_there_is", "return whole[-count:] if len(whole) >= count else None", "return whole[-count:]"),
-        ("what_was_opened_is_kept_for_a_while", ".used_at < until:", ".used_at < 0:"),
-        ("what_is_used_stays_longer", "        self._by_version.move_to_end(version)\n", ""),
+        ("what_was_read_is_known_by_its_last", "if read is None or read.last not in records:\n            return None\n        at = records.index(read.last)", "if read is None:\n            return None\n        at = 0"),
+        ("what_stands_before_the_last_is_known", "        if gone < 0:\n            return None\n", ""),
+        ("what_has_gone_is_not_there", "[*read.exchanges[gone:], *came]", "[*read.exchanges, *came]"),
+        ("what_is_full_loses_its_oldest", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = read.has_lost"),
+        ("what_has_lost_loses_more", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = known >= MOST_EXCHANGES"),
+        ("what_was_read_has_a_bound", "if self._bytes + read.size <= self._most_bytes:", "if True:"),
+        ("what_has_gone_takes_no_room", "size = read.size - _size_of(went) + _size_of(came)", "size = read.size + _size_of(came)"),
+        ("what_is_busy_stays", "self._drop_unused_since(read.used_at - self._busy_seconds,", "self._drop_unused_since(read.used_at + 1,"),
+        ("what_was_read_is_kept_for_a_while", "self._drop_unused_since(time.monotonic() - self._kept_seconds)", "self._drop_unused_since(0)"),
     ),
     *of(
         "bus/control/client.py", ("tests/workers/test_outside.py",),
@@ -45,7 +46,7 @@ TYPED = (
     ),
     *of(
         "bus/records/kept.py", ("tests/bus/records/test_kept.py",),
-        ("what_is_kept_opens_in_its_place_alone", "return open_record(decode_kept(packed), (kind, agent_id, conversation_id, name), key)", "record = decode_kept(packed); return open_record(record, record.place(agent_id), key)"),
+        ("what_is_kept_opens_in_its_place_alone", "return open_sealed(decode_kept(packed).sealed, (kind, agent_id, conversation_id, name), key)", "record = decode_kept(packed); return open_sealed(record.sealed, record.place(agent_id), key)"),
         ("what_a_later_version_kept_is_no_damage", "if schema > KEPT_SCHEMA:", "if False:"),
     ),
     *of(

@@ -177,10 +177,10 @@ HANDLERS = (
         ("tests/bus/steps/test_rules_kept.py",),
         (
             "what_came_after_the_first_read_is_left_out",
-            "if until is not None and until == exchange_name(at_ms, thread_id):",
+            "if until is not None and until == exchange_name(one.at_ms, one.thread_id):",
             "if False:",
         ),
-        ("nothing_newer_stands_for_what_was_dropped", "return found if is_until_there else []", "return found"),
+        ("nothing_newer_stands_for_what_was_dropped", "return found if until is None else []", "return found"),
     ),
     *of(
         "workers/handling/execution.py",
