@@ -4,7 +4,7 @@ It is kept only by an agent one of whose handlers asks for it. A turn is written
 sees the turns of its own thread, and a second run sees what the first one saw.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, overload
 
 import msgspec
@@ -20,6 +20,25 @@ MOST_TOOL_BYTES = 4 * 1024
 CUT_OFF = " […]"
 MOST_EXCHANGE_BYTES = 64 * 1024
 """Of all texts of an exchange, of which each has the same share."""
+
+
+GRANTED_FOR_MS = 24 * 3600 * 1000
+"""For so long a yes to a tool counts that is `medium`."""
+
+MOST_GRANTS = 64
+"""That are carried on in a conversation: each has a person and a tool, and some 150 bytes."""
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True):
+    """Who has approved the tool with this fingerprint for a day, and when (ms of Unix time)."""
+
+    by: str
+    at_ms: int
+    fingerprint: str
+
+    def holds(self, now_ms: int) -> bool:
+        """Returns whether it counts still; one of the future, by a clock that was set back, does not."""
+        return now_ms - GRANTED_FOR_MS < self.at_ms <= now_ms
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,7 +62,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that was said. `role`: `user` for people and other agents, `assistant` for this agent.
 
     `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
-    `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words.
+    `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words. `grants`: what was approved for a day
+    earlier, and is carried on so that it does not go with the turn in which it was.
     """
 
     role: Literal["user", "assistant"]
@@ -54,6 +74,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int = 0
     is_cut: bool = False
     tools: list[ToolUse] = []
+    grants: list[Grant] = []
 
     def __repr__(self) -> str:
         return f"Turn(role={self.role!r}, message_id={self.message_id!r}, …)"
@@ -89,6 +110,11 @@ class History(Sequence[Turn]):
         return len(self._turns)
 
     @property
+    def is_open(self) -> bool:
+        """Whether somebody has looked at the turns."""
+        return self._open_turns is None
+
+    @property
     def messages(self) -> list[dict[str, str]]:
         """The turns as a language model takes them: `{"role": …, "content": …}`."""
         return [{"role": turn.role, "content": turn.text} for turn in self._turns if turn.text or not turn.tools]
@@ -96,6 +122,26 @@ class History(Sequence[Turn]):
     def last(self, count: int) -> "History":
         """Returns the `count` newest turns."""
         return History(self._turns[-count:] if count > 0 else ())
+
+
+def grants_in(turns: Iterable[Turn], now_ms: int) -> dict[tuple[str, str], Grant]:
+    """Returns what was approved for a day and counts still, the latest of each, by person and fingerprint."""
+    found = dict[tuple[str, str], Grant]()
+    for turn in turns:
+        new = [Grant(use.approved_by, use.approved_ms, use.fingerprint) for use in turn.tools if use.approved_by]
+        for grant in (*turn.grants, *new):
+            known = found.get((grant.by, grant.fingerprint))
+            if grant.by and grant.holds(now_ms) and (known is None or known.at_ms < grant.at_ms):
+                found[grant.by, grant.fingerprint] = grant
+    return found
+
+
+def carried_on(history: History, now_ms: int) -> list[Grant]:
+    """Returns what was approved for a day, and stands in the older half of a history alone: what is oldest there goes next."""
+    half = len(history) // 2
+    newer = grants_in(history[half:], now_ms)
+    older = [grant for name, grant in grants_in(history[:half], now_ms).items() if name not in newer]
+    return sorted(older, key=lambda grant: grant.at_ms)[-MOST_GRANTS:]
 
 
 def turn_of(message: InboundMessage, at_ms: int) -> Turn:

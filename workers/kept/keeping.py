@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
+import msgspec
+
 from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Payload, Reply
 from bus.steps.opened import Exchange
 from bus.steps.thread_steps import Effect
@@ -16,6 +18,7 @@ from workers.kept.history import (
     History,
     ToolUse,
     Turn,
+    carried_on,
     decode_exchange,
     encode_exchange,
     turn_of,
@@ -196,6 +199,9 @@ class Keeping:
         turns += [*self._said.values(), *(turn for place, turn in self._noted.items() if place not in self._said)]
         if not turns:
             return []
+        grants = [] if self._history is None or not self._history.is_open else carried_on(self._history, _now_ms())
+        if grants:
+            turns[-1] = msgspec.structs.replace(turns[-1], grants=grants)
         return [self._keeper.exchange_effect(self._job, _now_ms(), encode_exchange(turns))]
 
 

@@ -16,6 +16,7 @@ import msgspec
 from bus.records.records import Payload
 from workers.errors import BadCard
 from workers.files.outgoing import File
+from workers.talk.lookalikes import lookalikes_in
 
 MOST_PAYLOAD_BYTES = 64 * 1024  # PROTOCOL §1
 MOST_DETAILS_CHARACTERS = 10_000  # what nobody reads to its end is approved unseen
@@ -536,6 +537,8 @@ def _fenced(arguments: Mapping[str, object]) -> str:
         raise BadCard("Approval.arguments hold something that JSON does not have") from None
     text = _BLANK.sub(lambda one: _escaped(one[0]), _seen(text, but="\n", unseen=(*_UNSEEN, "Cs", "Co", "Cn")))
     text = _BLANKS.sub(lambda many: _escaped(" ") * len(many[0]), text)
+    taken_for_others = lookalikes_in(text)
+    text = "".join(_escaped(one) if at in taken_for_others else one for at, one in enumerate(text))
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}json\n{text}\n{fence}"

@@ -25,7 +25,7 @@ from workers.errors import (
     ToolError,
     TooManyWaits,
 )
-from workers.kept.history import ToolUse
+from workers.kept.history import ToolUse, grants_in
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
 from workers.kept.within import running_within
 from workers.kept.words import Words
@@ -36,7 +36,6 @@ from workers.tools.tool import Arguments, BadArguments, Tool, canonical
 CALLS_METRIC: Final = "business_tool_calls"
 APPROVALS_METRIC: Final = "business_approvals"
 
-APPROVED_FOR: Final = timedelta(hours=24)
 OPEN_FOR: Final = timedelta(hours=24)
 """For how long a person may answer."""
 
@@ -217,15 +216,8 @@ class ToolCalls:
         keeping = self.thread.keeping
         if not keeping.has_history:
             return False
-        now_ms = int(time.time() * 1000)
-        from_ms = now_ms - APPROVED_FOR // timedelta(milliseconds=1)
-        return any(
-            use.approved_by == self.message.sender_id != ""
-            and use.fingerprint == tool.fingerprint
-            and from_ms < use.approved_ms <= now_ms
-            for turn in await keeping.history()
-            for use in turn.tools
-        )
+        granted = grants_in(await keeping.history(), int(time.time() * 1000))
+        return self.message.sender_id != "" and (self.message.sender_id, tool.fingerprint) in granted
 
     async def _run_if_approved(self, ready: _Ready, may_ride: bool) -> Told:
         call, tool = ready.call, ready.tool

@@ -92,19 +92,37 @@ HANDLERS = (
         ),
         (
             "a_days_yes_is_of_one_person",
-            'use.approved_by == self.message.sender_id != ""',
-            "use.approved_by",
-        ),
-        (
-            "a_days_yes_ends",
-            "from_ms < use.approved_ms <= now_ms",
-            "use.approved_ms",
+            "(self.message.sender_id, tool.fingerprint) in granted",
+            "any(tool.fingerprint == fingerprint for _, fingerprint in granted)",
         ),
         (
             "a_days_yes_is_to_one_tool",
-            "use.fingerprint == tool.fingerprint",
-            "use.fingerprint",
+            "(self.message.sender_id, tool.fingerprint) in granted",
+            "any(self.message.sender_id == by for by, _ in granted)",
         ),
+    ),
+    *of(
+        "workers/talk/lookalikes.py",
+        ("tests/workers/talk/test_lookalikes.py",),
+        (
+            "a_letter_of_another_script_is_seen_among_latin_ones",
+            "looks_latin and (is_latin or script in alone)",
+            "looks_latin and script in alone",
+        ),
+        (
+            "a_name_of_another_script_alone_is_seen",
+            "looks_latin and (is_latin or script in alone)",
+            "looks_latin and is_latin",
+        ),
+        ("a_text_of_another_script_is_left", "looks_latin and (is_latin or script in alone)", "looks_latin"),
+        ("wide_forms_among_wide_letters_are_left", "return not (has_wide_letters and", "return not (False and"),
+        ("marks_upon_marks_are_seen", "if marks > MOST_MARKS or", "if"),
+    ),
+    *of(
+        "workers/kept/history.py",
+        APPROVED,
+        ("a_days_yes_ends", "return now_ms - GRANTED_FOR_MS < self.at_ms <= now_ms", "return True"),
+        ("a_days_yes_lasts_a_day_however_much_is_said", "return sorted(older, key=", "return sorted([], key="),
     ),
     *of(
         "workers/handling/execution.py",

@@ -300,6 +300,32 @@ async def test_a_medium_tool_is_asked_about_once_in_a_day_by_person_and_tool(mon
         assert len(ran) == 3
 
 
+async def test_a_days_yes_lasts_a_day_however_much_is_said_meanwhile_and_not_beyond_a_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran, now = list[str](), time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    again = (call("delete_files", pattern="a"), events("Gone."))
+    async with endpoint(*again) as server, stage_of(deleting(server, ran, sensitivity="medium")) as stage:
+        await stage.press((await stage.say("Delete a"))[0], approve=True)
+        server.say(events("I see."))
+        for _ in range(30):  # twice as much as a history keeps
+            now += 2400
+            await stage.say("Let me tell you. " * 1000)
+        server.say(*again)
+        assert texts(await stage.say("Delete a")) == ["Gone."]
+        assert "24 hours" not in str(server.requests[-1]), "no model is told of it"
+        await stage.say("/reset")
+        server.say(*again)
+        [card] = await stage.say("Delete a")
+        await stage.press(card, approve=True)
+        assert len(ran) == 3
+        now += 24 * 3600
+        server.say(*again)
+        [card] = await stage.say("Delete a")
+        assert card.card_id, "a day is over"
+
+
 async def test_what_is_refused_is_approved_for_nothing() -> None:
     ran: list[str] = []
     again = (call("delete_files", pattern="a"), events("As you like."))
