@@ -61,6 +61,11 @@ async def test_nobody_calls_without_the_agents_key_nor_twice_by_one_proof(tmp_pa
         once = {calls.PROOF_HEADER: caller.proof(Call("GET", target, 0))}
         assert (await caller.call("GET", target, bound="", headers=once)).status == 200
         assert (await caller.call("GET", target, bound="", headers=once)).reason == CallFailure.REPLAYED
+        announced = await caller.announce(SIZE)
+        unproven = {calls.TICKET_HEADER: announced["ticket"], calls.PROOF_HEADER: ""}
+        path = calls.upload_path(announced["upload_id"])
+        refusal = await caller.call("PUT", path, SEALED, bound=announced["ticket"], headers=unproven)
+        assert refusal.reason == CallFailure.BAD_PROOF, "a ticket alone is no right to send"
         caller.key = FilesKey.of_bus_key(b"x" * 32)
         assert (await caller.get(attachment_id, SIZE)).reason == CallFailure.BAD_PROOF
         write_files_key(caller.state_dir, caller.key)  # the store secret was rotated

@@ -51,6 +51,7 @@ def test_a_host_that_the_owner_named_may_have_any_address_and_no_other_port() ->
         *(
             "http://relay.example/x",
             "ftp://relay.example/x",
+            "ftp://localhost:9000/x",
             "file:///etc/passwd",
             "javascript:x",
             "https:relay.example",

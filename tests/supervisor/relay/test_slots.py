@@ -1,6 +1,6 @@
 """A supervisor's slot over time: taken, renewed, lost only to another holder, free within a second of its holder's end."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -10,12 +10,12 @@ import redis
 import trio
 
 from bus.records.keys import Keys
-from bus.steps.slots import Holder, SlotStore, holder_of
+from bus.steps.slots import HeldSlot, Holder, SlotStore, holder_of
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.wire import RedisFailed
 from host.instance import Instance
 from supervisor.relay.poll_wish import PollWish
-from supervisor.relay.slots import ConnectionSlot
+from supervisor.relay.slots import ABANDONED_SECONDS, ConnectionSlot
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import dead_instance
 from tests.waiting import said_of, waiting_for
@@ -170,6 +170,32 @@ async def test_a_lease_that_ran_out_while_redis_was_away_is_still_its_holders(tm
                 await until(lambda: client.get(KEYS.slot(1)))
                 assert client.get(KEYS.slot(1)) == instance(1).name.encode()
             assert (first.number, second.number) == (1, 0)
+
+
+async def test_a_lease_that_ran_out_is_left_to_its_holder_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, seen_to_run_out, taken_from = SlotStore.hold, list[float](), list[float]()
+
+    async def watched(store: SlotStore, me: Holder, abandoned: Iterable[str] = ()) -> HeldSlot:
+        named = list(abandoned)
+        if named:
+            taken_from.append(trio.current_time())
+        held = await hold(store, me, named)
+        if not held.slots[0].leased:
+            seen_to_run_out.append(trio.current_time())
+        return held
+
+    with redis_server(tmp_path) as url:
+        async with scene(url) as made:
+            first, silence = await made.supervisor(instance(1))
+            await first.take()
+            second, _ = await made.supervisor(instance(2))
+            await until(lambda: second.is_standby)
+            monkeypatch.setattr(SlotStore, "hold", watched)
+            silence.cancel()
+            await second.take()
+            assert taken_from[0] - seen_to_run_out[0] >= ABANDONED_SECONDS
 
 
 async def test_typing_goes_out_from_the_lowest_connected_slot_alone(tmp_path: Path) -> None:

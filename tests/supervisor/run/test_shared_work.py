@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -60,16 +61,28 @@ async def test_one_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path
 
 
 async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes_no_further(
-    tmp_path: Path, clock: MockClock
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hold, looks = WorkLease.hold, 0
+
+    async def counted(lease: WorkLease, milliseconds: int) -> bool:
+        nonlocal looks
+        is_ours = await hold(lease, milliseconds)
+        looks += 1
+        return is_ours
+
     async with scene(tmp_path) as (core, ada):
         assert await work_lease_of_another(core, "poll").hold(MINUTE_MS)
+        monkeypatch.setattr(WorkLease, "hold", counted)
         core.rest.history = [recent(ada.say())]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(core.catchup.run)
 
             async def is_deaf() -> bool:
                 return not core.catchup.check().ok
+
+            async def has_looked_twice_more() -> bool:
+                return looks >= before + 2
 
             async def hears_while_the_other_moves_on() -> bool:
                 cursor = await core.store.cursor()
@@ -79,6 +92,9 @@ async def test_who_waits_for_another_that_reads_is_deaf_only_when_that_one_comes
             core.polls.ask()
             clock.jump(DEAF_AFTER_SECONDS)
             await until(is_deaf)
+            before = looks
+            await until(has_looked_twice_more)
+            assert await is_deaf(), "to look is not to come further"
             await until(hears_while_the_other_moves_on)
             assert core.rest.polled_with == []
             await work_lease_of_another(core, "poll").leave()
