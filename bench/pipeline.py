@@ -2,7 +2,7 @@
 
 The house is the sandbox's (relay, `hashee-agent up` with two workers, echo), without a limit of sends; the people are this process.
 Everybody at once tells the throughput, somebody alone the latency. CPU of each process is what the kernel has counted. With --otel two such houses
-take turns, and one of them traces every message to a receiver that throws it away.
+take turns, and one of them traces every message to a receiver that throws it away; with --beside the agent of one is of another checkout.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sandbox.people import Person, connected, make_person
 from sandbox.stage import RunningSandbox, stage
 
 WANTED_SUPERVISOR_CPU_MS = 1.0
-WANTED_TRACED_RATIO = 1.03
+WANTED_RATIO = 1.03
 AGENT = ("supervisor", "workers", "redis")
 ANSWER_SECONDS = 60.0
 WARM_UP_MESSAGES = 3
@@ -91,6 +91,8 @@ def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if options.otel:
             return trio.run(_traced_in_turns, Path(folder), options)
+        if options.beside:
+            return trio.run(_beside, Path(folder), options)
         everybody, somebody = trio.run(_rounds, Path(folder), options)
     supervisor = everybody["supervisor_cpu_ms"]
     return {
@@ -113,6 +115,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--otel", action="store_true", help="two houses in turns, one of them traces every message: what that costs"
     )
+    parser.add_argument(
+        "--beside", type=Path, metavar="DIR", help="in turns with the agent of that checkout, which has its own .venv"
+    )
     return parser.parse_args(arguments)
 
 
@@ -126,10 +131,10 @@ async def _rounds(folder: Path, options: argparse.Namespace) -> tuple[Figures, F
 
 
 @asynccontextmanager
-async def _house(folder: Path, people: int, **more: str) -> AsyncIterator[House]:
-    """One that is warm, with `more` settings."""
+async def _house(folder: Path, people: int, *, agent_checkout: Path | None = None, **more: str) -> AsyncIterator[House]:
+    """One that is warm, with `more` settings. `agent_checkout`: whose agent it is, ours if None; relay and people are always ours."""
     settings = {"HASHEE_SEND_RATE": "0", "HASHEE_HANDLER": "workers.builtin.echo:agent", "HASHEE_WORKERS": "2", **more}
-    async with stage(folder, settings=settings) as made:
+    async with stage(folder, settings=settings, agent_checkout=agent_checkout) as made:
         conversations = {}
         for number in range(people):
             person = await make_person(made.relay_url, f"P{number}")
@@ -141,36 +146,55 @@ async def _house(folder: Path, people: int, **more: str) -> AsyncIterator[House]
 
 
 async def _traced_in_turns(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The ratios are medians over the turns; in each turn one house follows the other, and which is first changes."""
-    turns: dict[str, list[Figures]] = {"off": [], "on": []}
-    for name in turns:
-        (folder / name).mkdir()
     with otlp_sink() as url:
         async with (
-            _house(folder / "off", options.people) as off,
-            _house(folder / "on", options.people, OTEL_EXPORTER_OTLP_ENDPOINT=url) as on,
+            _house(_below(folder, "off"), options.people) as off,
+            _house(_below(folder, "on"), options.people, OTEL_EXPORTER_OTLP_ENDPOINT=url) as on,
         ):
-            for number in range(options.rounds):
-                pair = {"off": off, "on": on} if number % 2 == 0 else {"on": on, "off": off}
-                for name, house in pair.items():
-                    turns[name].append(_with_sum(await house.everybody(options.messages)))
+            figures = await _in_turns(options, off=off, on=on)
         if not Sink.taken_bytes:
             raise BenchmarkFailed("nothing was traced: is the extra otel installed?")
+    return figures
+
+
+async def _beside(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    checkout = options.beside.absolute()
+    if not (checkout / ".venv/bin/python").exists():
+        raise BenchmarkFailed(f"there is no {checkout}/.venv/bin/python: run `make setup` in that checkout")
+    async with (
+        _house(_below(folder, "there"), options.people, agent_checkout=checkout) as there,
+        _house(_below(folder, "here"), options.people) as here,
+    ):
+        return await _in_turns(options, there=there, here=here)
+
+
+async def _in_turns(options: argparse.Namespace, **houses: House) -> dict[str, Any]:
+    """The ratios, of the second house to the first, are medians over the turns; in each turn one follows the other, and which is first changes."""
+    turns: dict[str, list[Figures]] = {name: [] for name in houses}
+    for number in range(options.rounds):
+        for name, house in sorted(houses.items(), reverse=number % 2 == 1):
+            turns[name].append(_with_sum(await house.everybody(options.messages)))
+    one, other = turns.values()
     return {
         "turns": options.rounds,
         "people": options.people,
         **{name: _medians(of) for name, of in turns.items()},
-        "ratios": {part: _ratio(f"{part}_cpu_ms", turns) for part in (*AGENT, "agent")},
-        "wanted_ratio": WANTED_TRACED_RATIO,
+        "ratios": {part: _ratio(f"{part}_cpu_ms", one, other) for part in (*AGENT, "agent")},
+        "wanted_ratio": WANTED_RATIO,
     }
 
 
-def _ratio(name: str, turns: dict[str, list[Figures]]) -> float | None:
-    """The median over the turns; None where a process took less in one than a tick of its clock, 10 ms: so little tells nothing."""
-    pairs = list(zip(turns["off"], turns["on"], strict=True))
-    if not all(off[name] for off, _ in pairs):
+def _ratio(name: str, one: list[Figures], other: list[Figures]) -> float | None:
+    """The median over the turns; None where a process has ended or did nothing in one."""
+    pairs = list(zip(one, other, strict=True))
+    if not all(first[name] > 0 for first, _ in pairs):
         return None
-    return round(statistics.median(on[name] / off[name] for off, on in pairs), 3)
+    return round(statistics.median(second[name] / first[name] for first, second in pairs), 3)
+
+
+def _below(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
 
 
 def _with_sum(figures: Figures) -> Figures:

@@ -78,8 +78,12 @@ async def running(
     pass_fds: Sequence[int] = (),
     stop_signal: signal.Signals = signal.SIGTERM,
     stop_seconds: float = KILL_SECONDS,
+    folder: Path | None = None,
 ) -> AsyncIterator[SandboxProcess]:
-    """The child for as long as the body runs, or this process lives. Standard input is empty; both outputs go to `log_path`."""
+    """The child for as long as the body runs, or this process lives. Standard input is empty; both outputs go to `log_path`.
+
+    `folder`: where it starts, ours if None.
+    """
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - must be forked by the main thread, and does not block for long
             parent_death.command(os.getpid(), list(argv)),
@@ -87,6 +91,7 @@ async def running(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(environment),
+            cwd=folder,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
         )

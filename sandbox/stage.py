@@ -81,10 +81,12 @@ async def stage(
     environ: Mapping[str, str] = os.environ,
     agent_id: str | None = None,
     ready_seconds: float = READY_SECONDS,
+    agent_checkout: Path | None = None,
 ) -> AsyncIterator[RunningSandbox]:
     """Relay and agent, ready (the agent's /readyz says 200). Raises `ChildFailed` with the last lines of what failed.
 
     `settings`: stronger than what it has otherwise; a name with an empty value is unset. `agent_id`: of an agent that has a store already.
+    `agent_checkout`: another than this one, with a .venv of its own, whose agent it is.
     """
     async with (
         relay_process(*relay_options, log_path=folder / "relay.log") as (relay, relay_url),
@@ -94,13 +96,15 @@ async def stage(
         port = free_port()
         merged = agent_environment(environ, relay_url, account, folder, port) | dict(settings or {})
         environment = {name: value for name, value in merged.items() if value}
+        python = str(agent_checkout / ".venv/bin/python") if agent_checkout else sys.executable
         async with running(
             "agent",
-            [sys.executable, "-P", "-m", "supervisor", "up"],
+            [python, "-P", "-m", "supervisor", "up"],
             log_path=folder / "agent.log",
             environment=environment,
             stop_signal=signal.SIGTERM,
             stop_seconds=STOP_SECONDS,
+            folder=agent_checkout,
         ) as agent:
             http_url = f"http://127.0.0.1:{port}"
             await until_ready(http_url, agent, ready_seconds)

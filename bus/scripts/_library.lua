@@ -6,6 +6,9 @@
 -- KEYS those that it uses, and puts the lines that name them here. Its own keys begin at KEYS[OWN]; the conversation's id is ARGV[1].
 -- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED PLACED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
 -- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH WRITE_COUNT LEDGER LOAD HELD
+-- What happens seldom in the operations that every message has, by far the most of all. Such a function costs a script nothing before it is called, and then somewhat more.
+-- RARE stops flag_stop deliver lets_in say_once take_off take_off_running put_on count_waiting load_of_new has_room room_in_mailbox enqueue
+-- RARE start_waiting_job start_first_placed recall_places unpark policy may_say interrupt leave_turn start_reply_or_rest
 local CONVERSATION_ID = ARGV[1]
 
 local JOBS_GROUP = 'workers'
@@ -87,8 +90,9 @@ end
 
 -- The conversation keeps, for each block of 512 remembered ids, the latest ULID time in it (t0, t1, t2), so that `td`, the latest
 -- time dropped from memory, is exact when the first block goes, and when all of it has expired.
-local function dropped_ms(known)
-  local times = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2')
+-- `known`: the memory of ids as it was read. `times`: `td` and these, if they are known.
+local function dropped_ms(known, times)
+  times = times or redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2')
   local dropped = tonumber(times[1] or 0)
   if not known then
     for i = 2, 4 do dropped = math.max(dropped, tonumber(times[i] or 0)) end
@@ -394,13 +398,21 @@ local function has_who_interrupts()
   end
 end
 
--- A job that waited in the mailbox runs now.
-local function start_waiting_job(seq, record)
+-- Starts the first job of the mailbox, or of what is parked. -> whether there was one
+local function start_waiting_job()
+  local head = redis.call('ZPOPMIN', MAILBOX)
+  if #head == 0 then
+    unpark()
+    head = redis.call('ZPOPMIN', MAILBOX)
+  end
+  if #head == 0 then return false end
+  local record, seq = head[1], head[2]
   redis.call('DECR', WAITING)
   unpark()
   count_running(record)
   local started = start_new_job(seq, record, redis.call('HGET', CONVERSATION, 'kept'))
   if policy('busy') == 'interrupt' and stands_apart(record) ~= 'answer' and has_who_interrupts() then interrupt(started) end
+  return true
 end
 
 -- Starts the first placed job, if no message waits before it. -> whether it did
@@ -431,17 +443,9 @@ local function start_next_job(entry, has_reply, load, has_placed)
   if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop', 'waited')
   if has_placed and start_first_placed() then return end
-  local head = redis.call('ZPOPMIN', MAILBOX)
-  if #head == 0 and redis.call('EXISTS', PARKED) == 1 then
-    unpark()
-    head = redis.call('ZPOPMIN', MAILBOX)
-  end
-  if #head == 0 then
-    if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
-    if not has_reply then rest() end
-    return
-  end
-  start_waiting_job(head[2], head[1])
+  if redis.call('EXISTS', MAILBOX, PARKED) > 0 and start_waiting_job() then return end
+  if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
+  if not has_reply then rest() end
 end
 
 -- Words of any bytes as one text, and that text's words.
@@ -631,6 +635,17 @@ local function start_next_reply(head)
   end
   redis.call('HSET', CONVERSATION, 'reply', redis.call('XADD', REPLIES, '*', 'r', head))
   return true
+end
+
+local function start_reply_or_rest(entry)
+  if not start_next_reply() and not entry then rest() end
+end
+
+-- Goes on after a reply: to the next one, or, if no job (`entry`) is under way either, to rest.
+local function end_reply(entry)
+  redis.call('HDEL', CONVERSATION, 'reply')
+  if redis.call('EXISTS', OUT_BOX, LOAD_HERE) > 0 then return start_reply_or_rest(entry) end
+  if not entry then redis.call('ZREM', BUSY, CONVERSATION_ID) end -- nothing waits and nothing is counted: so it is after nearly every reply
 end
 
 -- Puts a reply into the out-box of a conversation at work. `has_reply`: whether one is under way, if that is known; one is afterwards.

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from importlib import resources
-from typing import Self
+from typing import NamedTuple, Self
 
 import hiredis
 import msgspec
@@ -61,7 +61,11 @@ WRITES = frozenset(
 _CALL = re.compile(r"redis\.call\('([A-Z]+)'(?:, ('[A-Z]+'|[A-Z_]+)(?=[,)]))?")
 _BOARD = re.compile(r"^-- BOARD (.*)$", re.MULTILINE)
 _COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+_RARE = re.compile(r"^-- RARE (.*)$", re.MULTILINE)
+_CONSTANT = re.compile(r"^local ([A-Z_]+) = ('[^'\n]*'|[\w*^. -]+?)(?: *--.*)?\n", re.MULTILINE)
+_NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 _BODY = ""
+_RARELY = "rarely"
 _FUNCTION = re.compile(r"^(local function (\w+)\(.*?^end\n)", re.MULTILINE | re.DOTALL)
 
 
@@ -161,28 +165,48 @@ def _words(words: tuple[Argument, ...]) -> bytes:
 class _Library:
     """The common library, parsed once for all operations: parsing it for each took every process 0.15 s at its start.
 
-    `board`: the names of the keys. `functions`: their source by name; `between`: the text before each of them, and after the last.
-    `words`: the names and numbers in each function.
+    `board`: the names of the keys. `rare`: functions for what happens seldom. `constants`: what stands for their names in a script.
+    `head`: the text in front of the functions. `functions`: their source by name. `words`: the names and numbers in each function.
     """
 
     def __init__(self, text: str) -> None:
         self.board = [one for line in _BOARD.findall(text) for one in line.split()]
+        self.rare = frozenset(one for line in _RARE.findall(text) for one in line.split())
+        self.constants: dict[str, str] = {}
+        for name, value in _CONSTANT.findall(text):
+            self.constants[name] = (
+                value if value.startswith("'") or value.isdigit() else f"({self.with_constants(value)})"
+            )
         # Each script has the text between the functions in front: without its comments, which were half of what each new connection loads.
-        pieces = _FUNCTION.split(_COMMENT.sub("", text))  # text, function, its name, text, function, its name, …, text
-        self.between = pieces[::3]
+        text = self.with_constants(_CONSTANT.sub("", _COMMENT.sub("", text)))
+        pieces = _FUNCTION.split(text)  # text, function, its name, text, function, its name, …, text
+        self.head = "".join(pieces[::3]).strip()
         self.functions = dict(zip(pieces[2::3], pieces[1::3], strict=True))
         self.words = {name: _words_in(function) for name, function in self.functions.items()}
 
+    def with_constants(self, code: str) -> str:
+        """Returns code with their values in place of the names: Lua copies a variable of the script into each function that uses it, at each call."""
+        return _NAME.sub(lambda found: self.constants.get(found[0], found[0]), code)
+
 
 def _made(name: str, library: _Library, body: str, rights: Rights) -> Script:
-    operation = f"{_used_of(library, body)}\n{body}"
-    words = _words_in(operation)
+    parts = _put_together(library, library.with_constants(body))
+    words = _words_in("\n".join(parts))
     board = [place for place, one in enumerate(library.board) if one in words]
-    lines = [f"local {library.board[place]} = KEYS[{number}]" for number, place in enumerate(board, start=1)]
-    looks = _may_write(operation) if rights is Rights.MAY_CHANGE else []
-    text = "\n".join([*lines, f"local OWN = {len(board) + 1}", *looks, operation]).encode()
+    keys = {library.board[place]: number for number, place in enumerate(board, start=1)}
+    looks = _may_write("\n".join(parts), keys) if rights is Rights.MAY_CHANGE else []
+    lines = [*_lines_of(keys, parts.always + parts.body), f"local OWN = {len(board) + 1}", *looks, parts.always]
+    if parts.rarely:
+        # The keys once more: whatever a function takes from around it costs each call, whether or not it runs.
+        lines += [f"function {_RARELY}(what, ...)", *_lines_of(keys, parts.rarely), parts.rarely, "end"]
+    text = "\n".join([*lines, parts.body]).encode()
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest()  # Redis names scripts so
     return Script(name, text, digest.encode(), tuple(board), len(library.board) if board else 0)
+
+
+def _lines_of(keys: dict[str, int], code: str) -> list[str]:
+    words = _words_in(code)
+    return [f"local {name} = KEYS[{number}]" for name, number in keys.items() if name in words]
 
 
 def commands_of(script: Script) -> frozenset[str]:
@@ -195,7 +219,7 @@ def _calls(code: str) -> set[tuple[str, str]]:
     return set(_CALL.findall(re.sub(r"--.*", "", code)))
 
 
-def _may_write(operation: str) -> list[str]:
+def _may_write(operation: str, keys: dict[str, int]) -> list[str]:
     """Returns lines that end a writing operation at its beginning if this user may not run one of its commands.
 
     A script that is refused in its middle keeps what it has written: half an operation. An ACL cannot change while a script runs. An
@@ -206,16 +230,16 @@ def _may_write(operation: str) -> list[str]:
     names = {name for name, _ in calls}
     if len(names) < 2 or names.isdisjoint(WRITES):
         return []
-    return ["local may = redis.acl_check_cmd", *dict.fromkeys(_look(name, first) for name, first in calls)]
+    return ["local may = redis.acl_check_cmd", *dict.fromkeys(_look(name, first, keys) for name, first in calls)]
 
 
-def _look(name: str, first: str) -> str:
-    """Returns the line that checks one command. `first`: the first word after its name, as it stands in the script."""
+def _look(name: str, first: str, keys: dict[str, int]) -> str:
+    """Returns the line that checks one command. `first`: the first word after its name, as it stands in the script. `keys`: their numbers by name."""
     words, shown = f"'{name}', KEYS[1]", name
     if name == "TIME":
         words = "'TIME'"
     elif name == "PUBLISH":
-        words = f"'{name}', {first}"
+        words = f"'{name}', KEYS[{keys[first]}]"
     elif name == "RENAME":
         words = f"'{name}', KEYS[1], KEYS[1]"
     elif first.startswith("'"):
@@ -223,30 +247,66 @@ def _look(name: str, first: str) -> str:
     return f"if not may({words}) then return redis.error_reply(\"NOPERM the '{shown.lower()}' command\") end"
 
 
-def _used_of(library: _Library, body: str) -> str:
-    """Returns the part of the library that this operation uses: Lua makes every function anew at each call, for a tenth of its time.
+class _Parts(NamedTuple):
+    """An operation: the functions that are made at each call, what is in `rarely` ('' if there is none), and what it does."""
 
-    Unused functions are left out; a function that only one other uses is put inside of that one, and is made only when that one runs.
+    always: str
+    rarely: str
+    body: str
+
+
+def _put_together(library: _Library, body: str) -> _Parts:
+    """Returns an operation with the part of the library that it uses: Lua makes every function anew at each call, which took a fifth of its time.
+
+    Unused functions are left out. A function stands inside of the innermost one by way of which alone it is used, and is made only when that
+    runs. Those for what happens seldom, and all that only they use, stand inside of one more, `rarely`, which is called in their place.
     """
-    users = _users(library, body)
+    inside, rare = _places(library, body, library.rare)
+    if len(rare) < 2:  # one is no more to make than `rarely`
+        inside, rare = _places(library, body, frozenset())
 
-    def whole(name: str) -> str:
+    def by_way_of_rarely(code: str) -> str:
+        return _call_of(rare).sub(lambda call: f"{_RARELY}('{call[1]}'{call[2] or ', '}", code) if rare else code
+
+    def whole(name: str, is_rare: bool) -> str:
         head, newline, rest = library.functions[name].partition("\n")
-        return head + newline + "".join(whole(other) for other, by in users.items() if by == [name]) + rest
+        return head + newline + all_in(name, is_rare) + (rest if is_rare else by_way_of_rarely(rest))
 
-    outermost = [whole(name) if len(by) > 1 or by == [_BODY] else "" for name, by in users.items()]
-    return "".join(text + function for text, function in zip(library.between, [*outermost, ""], strict=True))
+    def all_in(place: str, is_rare: bool) -> str:
+        return "".join(whole(name, is_rare) for name in library.functions if inside.get(name) == place)
+
+    always = f"{library.head}\n" + (f"local {_RARELY}\n" if rare else "") + all_in(_BODY, is_rare=False)
+    choice = [f"if what == '{name}' then return {name}(...) end" for name in library.functions if name in rare]
+    return _Parts(always, all_in(_RARELY, is_rare=True) + "\n".join(choice), by_way_of_rarely(body))
 
 
-def _users(library: _Library, body: str) -> dict[str, list[str]]:
-    """Returns for each function which used functions use it. A function uses only those above it, so the last is looked at first."""
-    users: dict[str, list[str]] = {}
+def _call_of(names: frozenset[str]) -> re.Pattern[str]:
+    """Returns what finds their calls: the name, and the bracket that ends a call without arguments."""
+    return re.compile(rf"\b({'|'.join(sorted(names))})\((\)?)")
+
+
+def _places(library: _Library, body: str, rare: frozenset[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Returns in which function each used one stands (the dominator of its users), and which of the `rare` ones are called from elsewhere.
+
+    A function uses only those above it, so the last is looked at first.
+    """
+    inside = {_RARELY: _BODY}
+    called = set()
     words = {_BODY: _words_in(body)}
+
+    def way_to(name: str) -> list[str]:
+        return [name] if name == _BODY else [*way_to(inside[name]), name]
+
     for name in reversed(library.functions):
-        users[name] = [user for user, used in words.items() if name in used]
-        if users[name]:
-            words[name] = library.words[name]
-    return dict(reversed(list(users.items())))
+        ways = [way_to(user) for user, used in words.items() if name in used]
+        if not ways:
+            continue
+        if name in rare and any(_RARELY not in way for way in ways):
+            called.add(name)
+            ways = [way if _RARELY in way else [_BODY, _RARELY] for way in ways]
+        words[name] = library.words[name]
+        inside[name] = [steps[0] for steps in zip(*ways, strict=False) if len(set(steps)) == 1][-1]
+    return inside, frozenset(called)
 
 
 def _words_in(code: str) -> frozenset[str]:

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from bench import pipeline
 from bench._children import BenchmarkFailed
 from bench._hop_peers import peer
 
 NO_TIME = 60.0
+ROOT = Path(__file__).parents[2]
 SIDES = {"producer_cpu_us", "workers_cpu_us", "redis_cpu_us"}
 TIMES = {"rate_per_second", "p50_ms", "p99_ms"}
 
@@ -79,6 +82,25 @@ def test_pipeline_measures_what_tracing_costs_in_turns() -> None:
         load = figures[side]
         assert isinstance(load, dict)
         assert load["agent_cpu_ms"] > 0
+
+
+@pytest.mark.long
+def test_pipeline_measures_another_checkout_in_turns() -> None:
+    if not (ROOT / ".venv/bin/python").exists():
+        pytest.skip("this checkout has no .venv of its own")
+    figures = figures_of("pipeline", "--beside", str(ROOT), "--people", "2", "--rounds", "2", "--messages", "2")
+    ratios = figures["ratios"]
+    assert isinstance(ratios, dict)
+    assert set(ratios) == {"supervisor", "workers", "redis", "agent"}
+    for side in ("there", "here"):
+        load = figures[side]
+        assert isinstance(load, dict)
+        assert load["agent_cpu_ms"] > 0
+
+
+def test_pipeline_says_what_another_checkout_lacks(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkFailed, match=r"there is no .*/\.venv/bin/python: run `make setup` in that checkout"):
+        pipeline.run(["--beside", str(tmp_path)])
 
 
 def test_pipeline_measures_every_process_on_a_message_s_way() -> None:

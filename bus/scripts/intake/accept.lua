@@ -61,8 +61,7 @@ if is_let_in then redis.call('HSET', KEYS[OWN + 2], 'let:' .. ARGV[23], ARGV[14]
 if not entry and job ~= '' then
   put('entry', add_new_job(job, kept))
   put('seq', ARGV[5])
-  local load = load_of_new(job)
-  if load then put('load', load) end
+  if #job > UNCOUNTED_BYTES then put('load', load_of_new(job)) end
 end
 redis.call('HSET', CONVERSATION, unpack(row))
 local event = is_full and 'refused' or (job == '' and 'taken' or 'queued')

@@ -6,13 +6,13 @@
 --    whether messages of this sender wait at the relay (0/1), how many seqs before this one are missing: neither taken in, nor
 --    confirmed as ours, nor that of the one send that waits for its confirmation
 local known = redis.call('GET', IDS)
-local pins = redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next')
+local row = redis.call('HMGET', CONVERSATION, 'td', 't0', 't1', 't2', 'kind', 'person', 'next')
 local session = redis.call('HMGET', KEYS[OWN], 'v', 'b', 'e')
 local owner = redis.call('HMGET', KEYS[OWN + 1], 'v', 'b')
-local next, seq, missing = tonumber(pins[3] or 1), tonumber(ARGV[4]), 0
-if pins[3] and seq > next then
+local next, seq, missing = tonumber(row[7] or 1), tonumber(ARGV[4]), 0
+if row[7] and seq > next then
   missing = seq - next - redis.call('ZCOUNT', TAKEN, next, seq - 1) - redis.call('HEXISTS', SENT, 'cmid')
 end
-return { id_is_known(known, ARGV[2]) and 1 or 0, next, dropped_ms(known),
-  tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), pins[1], pins[2], tonumber(owner[1] or 0), owner[2],
+return { id_is_known(known, ARGV[2]) and 1 or 0, next, dropped_ms(known, row),
+  tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), row[5], row[6], tonumber(owner[1] or 0), owner[2],
   redis.call('HEXISTS', HELD, 's:' .. ARGV[3]), math.max(0, missing) }

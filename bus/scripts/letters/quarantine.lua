@@ -40,13 +40,13 @@ end
 local payer, bytes = ARGV[2] == '' and 'unsigned' or 's:' .. ARGV[17], #ARGV[14] + #ARGV[15]
 local total, held = unpack(redis.call('HMGET', KEPT, 'total', payer))
 total, held = tonumber(total or 0), tonumber(held or 0)
-local has_room = total + bytes <= tonumber(ARGV[23])
+local is_kept_whole = total + bytes <= tonumber(ARGV[23])
 if ARGV[2] == '' then
-  has_room = has_room and held + bytes <= tonumber(ARGV[24])
+  is_kept_whole = is_kept_whole and held + bytes <= tonumber(ARGV[24])
 else
-  has_room = has_room and held < (tonumber(ARGV[23]) - total) / 4
+  is_kept_whole = is_kept_whole and held < (tonumber(ARGV[23]) - total) / 4
 end
-if not has_room then bytes = 0 end
+if not is_kept_whole then bytes = 0 end
 if bytes > 0 then
   redis.call('HINCRBY', KEPT, payer, bytes)
   redis.call('HINCRBY', KEPT, 'total', bytes)

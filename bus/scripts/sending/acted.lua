@@ -8,6 +8,5 @@ settle(REPLIES, REPLIES_GROUP, ARGV[2])
 redis.call('LTRIM', OUT_BOX, '1', '-1')
 count_write()
 note('acted', ARGV[4], ARGV[5] .. ' ' .. ARGV[6])
-redis.call('HDEL', CONVERSATION, 'reply')
-if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
+end_reply(redis.call('HGET', CONVERSATION, 'entry'))
 return 'done'

@@ -47,13 +47,12 @@ for i = SESSIONS, LAST_SESSION do
   store_session(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[11])
 end
 local job, place = string.match(ARGV[4], '^(%S*) ?(.*)$')
-leave_turn(KEYS[LAST_SESSION + 1], job)
+if KEYS[LAST_SESSION + 1] then leave_turn(KEYS[LAST_SESSION + 1], job) end
 note('encrypted', job, place .. ' ' .. ARGV[5])
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if ARGV[6] == '' then
-  redis.call('HDEL', CONVERSATION, 'reply')
   redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
-  if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
+  end_reply(redis.call('HGET', CONVERSATION, 'entry'))
   return { 'committed', write_count, stream, commits }
 end
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end

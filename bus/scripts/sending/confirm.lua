@@ -23,6 +23,5 @@ end
 local job, place = string.match(sent[3] or '', '^(%S*) ?(.*)$')
 is_said(place)
 note('acknowledged', job, place .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
-redis.call('HDEL', CONVERSATION, 'reply')
-if not start_next_reply() and not entry then rest() end
+end_reply(entry)
 return { has_note and sent[2] or '', record }

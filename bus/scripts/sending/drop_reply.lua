@@ -22,6 +22,5 @@ local job, place = string.match(what, '^(%S*) ?(.*)$')
 is_said(place)
 leave_turn(KEYS[OWN], job)
 note('dropped', job, place .. ' ' .. ARGV[5])
-redis.call('HDEL', CONVERSATION, 'reply')
-if not start_next_reply() and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then rest() end
+end_reply(redis.call('HGET', CONVERSATION, 'entry'))
 return 'dropped'

@@ -26,17 +26,34 @@ def out_of_scope(text: str) -> list[str]:
     scopes: list[set[str]] = [set()]
     found = []
     for line in text.splitlines():
-        if begun := re.match(r"local function (\w+)\(", line):
+        if begun := re.match(r"(?:local )?function (\w+)\(", line):
             scopes[-1].add(begun[1])
             scopes.append(set())
-        elif line.startswith("end"):
+        elif re.match(r"end\b", line):
             scopes.pop()
         elif re.match(r"(if|for|while)\b(?!.*\bend$)", line.rstrip()):
             scopes.append(set())
-        if (functions & set(re.findall(r"\w+", line))) - set().union(*scopes):
+        if (functions & set(re.findall(r"(?<!')\b\w+", line))) - set().union(*scopes):
             found.append(line)
     assert len(scopes) == 1
     return found
+
+
+def test_what_happens_seldom_is_made_only_then() -> None:
+    text = Scripts.load()["finish"].text.decode()
+    always, rarely = re.split(r"^function rarely\(", text, flags=re.MULTILINE)
+    assert "rarely('recall_places', ARGV[4])" in rarely  # by the operation, behind
+    assert "local function recall_places(" in rarely
+    assert "local function recall_values(" in rarely  # which only that one uses
+    assert "local function recall" not in always
+    assert "local POLICY = " not in always  # nor is a key named there that only those use
+    assert "local POLICY = " in rarely
+
+
+def test_a_constant_stands_as_its_value() -> None:
+    text = Scripts.load()["accept"].text.decode()
+    assert "length < (1536 * 8)" in text
+    assert not re.search(r"\b(IDS_TRIM_AT|ID_BYTES|JOBS_GROUP)\b", text)
 
 
 def test_where_rights_stand_an_operation_is_the_same_without_its_look_at_them() -> None:

@@ -47,7 +47,7 @@ OF_INTAKE = (
     *of(
         script("look"), INTAKE,
         ("look_knows_duplicates", "id_is_known(known, ARGV[2]) and 1 or 0", "0"),
-        ("look_counts_what_is_missing", "if pins[3] and seq > next then", "if false then"),
+        ("look_counts_what_is_missing", "if row[7] and seq > next then", "if false then"),
         ("look_counts_what_is_ours", " - redis.call('ZCOUNT', TAKEN, next, seq - 1)", ""),
         ("look_counts_the_send_that_waits", " - redis.call('HEXISTS', SENT, 'cmid')\n", "\n"),
     ),

@@ -49,7 +49,7 @@ OF_THE_LIBRARY = (
         ("what_was_handled_together_is_buried_too", "do bury(record, reason, 1, 1) end\nend\n\n-- -> the record of the job", "do local _ = record end\nend\n\n-- -> the record of the job"),
         ("an_apology_is_said", "if is_owed then say(apology) end", ""),
         ("an_apology_is_said_once", "redis.call('HSETNX', EMITTED, '!apology', 1) == 1", "redis.call('HSETNX', EMITTED, '!apology', 1) >= 0"),
-        ("at_rest_is_noted", "if not has_reply then rest() end\n    return", "return"),
+        ("at_rest_is_noted", "  if not has_reply then rest() end\nend", "end"),
     ),
     *of(
         script("_library"), THREADS,
@@ -80,6 +80,10 @@ OF_THE_LIBRARY = (
     *of(
         script("_library"), (*JOBS, *SENDING),
         ("one_reply_at_a_time", "if not has_reply then start_next_reply(length == 1 and record or nil) end", "start_next_reply(length == 1 and record or nil)"),
+        ("what_stands_behind_a_reply_is_sent", "if redis.call('EXISTS', OUT_BOX, LOAD_HERE) > 0 then return start_reply_or_rest(entry) end", ""),
+        ("what_waits_is_handled", "if redis.call('EXISTS', MAILBOX, PARKED) > 0 and start_waiting_job() then return end", ""),
+        ("a_conversation_without_a_job_rests", "if not entry then redis.call('ZREM', BUSY, CONVERSATION_ID) end --", "--"),
+        ("a_conversation_with_a_job_does_not_rest", "if not start_next_reply() and not entry then rest() end", "if not start_next_reply() then rest() end"),
         ("an_ack_is_known_no_more", "redis.call('HDEL', ACKS, client_message_id)\nend", "end"),
     ),
     *of(

@@ -80,7 +80,7 @@ OF_SENDING = (
         ("an_act_is_ended_once", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then return 'done_before' end\n", ""),
         ("an_act_is_ended_by_who_has_it", "if not lease_is_mine(REPLIES, REPLIES_GROUP, ARGV[2], ARGV[3]) then return 'done_before' end\n", ""),
         ("an_act_leaves_the_out_box", "redis.call('LTRIM', OUT_BOX, '1', '-1')\n", ""),
-        ("what_stands_behind_an_act_is_sent", "if not start_next_reply() and redis", "if redis"),
+        ("what_stands_behind_an_act_is_sent", "end_reply(redis.call('HGET', CONVERSATION, 'entry'))", "redis.call('HDEL', CONVERSATION, 'reply')"),
     ),
     *of(
         script("drop_reply"), SENDING,
@@ -125,13 +125,13 @@ OF_SENDING = (
     ),
     *of(
         script("confirm"), ("tests/bus/steps/test_rules_outbound.py",),
-        ("confirm_rests_only_without_a_job", "if not start_next_reply() and not entry then rest() end", "if not start_next_reply() then rest() end"),
+        ("confirm_rests_only_without_a_job", "end_reply(entry)", "end_reply()"),
     ),
     *of(
         script("drop_reply"), ("tests/bus/steps/test_rules_outbound.py",),
         ("drop_the_head_only", "if redis.call('HGET', CONVERSATION, 'reply') ~= ARGV[2] then", "if false then"),
         ("drop_what_was_sent_only", "if redis.call('HGET', SENT, 'cmid') ~= ARGV[4] then", "if false then"),
-        ("drop_rests_only_without_a_job", "and redis.call('HEXISTS', CONVERSATION, 'entry') == 0 then", "then"),
+        ("drop_rests_only_without_a_job", "end_reply(redis.call('HGET', CONVERSATION, 'entry'))", "end_reply()"),
     ),
     *of(
         script("post"), ("tests/bus/steps/test_rules_outbound.py",),
