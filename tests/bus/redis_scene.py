@@ -134,6 +134,13 @@ class RedisScene:
             name, KeptSteps(self.commands, AGENT, BUS_KEY, name, policies=policies), self.commands, self.keys
         )
 
+    async def used_today(self, subject: str) -> tuple[int, int]:
+        key, seconds = self.keys.budget(subject), cast("list[bytes]", self.client.ask("TIME"))[0]
+        day, messages, tokens = (
+            int(one or 0) for one in cast("list[bytes]", self.client.ask("HMGET", key, "day", "messages", "tokens"))
+        )
+        return (messages, tokens) if day == int(seconds) * 1000 // DAY_MS else (0, 0)
+
     async def time_passes(self, milliseconds: int) -> None:
         commands: list[tuple[Argument, ...]] = []
         for stream, group in ((self.keys.jobs, JOBS_GROUP), (self.keys.replies, REPLIES_GROUP)):

@@ -144,6 +144,9 @@ class Scene(Protocol):
 
     async def facts(self) -> Facts: ...
 
+    async def used_today(self, subject: str) -> tuple[int, int]:
+        """The messages and tokens that are counted of a subject of budgets."""
+
     async def leftovers(self) -> list[str]:
         """What lies there though everything is answered."""
 
@@ -223,6 +226,10 @@ class MemoryScene:
     def counted(self, subject: str) -> Counted:
         """What is counted of a subject of budgets."""
         return self._world.budget(subject)
+
+    async def used_today(self, subject: str) -> tuple[int, int]:
+        counted = self.counted(subject)
+        return counted.messages, counted.tokens
 
     async def time_passes(self, milliseconds: int) -> None:
         self._world.now_ms += milliseconds

@@ -7,12 +7,12 @@ are counted against budgets, and what a person's /stop does. Jobs fail, come bac
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bus.records.budgets import ADMITTED, Limit, of_sender
+from bus.records.budgets import ADMITTED, DAY_MS, Charge, Limit, LimitKind, of_sender
 from bus.records.cards import CardKept, encode_card
 from bus.records.outside import OUTSIDE, SendKey
 from bus.records.records import STOP_ALL, Job, decode_reply_record, unpack_job
@@ -20,7 +20,7 @@ from bus.records.timers import Timer
 from bus.steps.job_steps import Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
-from bus.steps.thread_steps import Bound, Effect
+from bus.steps.thread_steps import Bound, Effect, Noted
 from tests.bus.builders import AGENT, BUS_KEY, job_of, reply
 from tests.bus.scenes import MemoryScene, Scene, Supervisor, Worker, at_once
 from tests.bus.steps.test_rules_outside import said
@@ -29,10 +29,14 @@ from tests.bus.talk import Talk
 CONVERSATIONS = ("one", "two")
 PEOPLE = ("ann", "ben")
 WAIT, TIMER, KEY, CARD, SEND_KEY = "w", "t", "k", "c", b"a"
+ALL = "all"
 HOUR_MS = 3_600_000
+MOST_HOURS = 20
+"""That pass besides whole days: the two sides have midnight at other times of their own."""
 
 Answer = TypeVar("Answer")
 
+limits = st.tuples(st.sampled_from(get_args(LimitKind)), st.integers(1, 3))
 conversations = st.sampled_from(CONVERSATIONS)
 values = st.integers(0, 3)
 effects = st.lists(
@@ -95,7 +99,8 @@ class Side:
                     at_once(steps.stopped(look)),
                 )
             )
-        return [*found, at_once(steps.read_stored(KEY))[1], at_once(self.supervisor.outside.count())]
+        used = [at_once(self.scene.used_today(subject)) for subject in (*map(of_sender, PEOPLE), ALL)]
+        return [*found, used, at_once(steps.read_stored(KEY))[1], at_once(self.supervisor.outside.count())]
 
 
 class SideBySide(RuleBasedStateMachine):
@@ -107,6 +112,7 @@ class SideBySide(RuleBasedStateMachine):
         self.seqs = dict.fromkeys(CONVERSATIONS, 0)
         self.names = 0
         self.first_read: dict[str, bytes] = {}
+        self.hours = 0
 
     def _both(self, ask: Callable[[Side], Answer]) -> Answer:
         one, other = (ask(side) for side in self.sides)
@@ -133,13 +139,13 @@ class SideBySide(RuleBasedStateMachine):
             lambda side: at_once(side.talk.accept(self.seqs[name], conversation=name, sender=who, stops=STOP_ALL))
         )
 
-    @rule(most=st.lists(st.integers(1, 3), min_size=1, max_size=2), tells=st.booleans())
-    def it_is_counted(self, most: list[int], *, tells: bool) -> None:
+    @rule(most=st.lists(limits, min_size=1, max_size=2), tells=st.booleans())
+    def it_is_counted(self, most: list[tuple[LimitKind, int]], *, tells: bool) -> None:
+        """Against so many messages a minute or a day, or tokens a day, of its sender and of all."""
         if not self._with_a_job():
             return
         job, steps = self.sides[0].jobs[0], self.sides[0].worker.steps
-        subjects = (of_sender(job.message.sender_id), "all")
-        limits = [Limit(subject, "messages_per_minute", one) for subject, one in zip(subjects, most, strict=False)]
+        limits = [Limit(subject, *one) for subject, one in zip(_subjects(job), most, strict=False)]
         entry = steps.seal_entry(job, ADMITTED, b"")
         self._both(lambda side: at_once(side.worker.steps.admit(side.jobs[0], limits, entry, tells=tells)))
 
@@ -206,21 +212,21 @@ class SideBySide(RuleBasedStateMachine):
         bound = self._both(lambda side: at_once(side.worker.steps.bind_wait(side.jobs[0], WAIT)))
         assert isinstance(bound, Bound)
 
-    @rule(name=st.sampled_from(["a", "b"]), key=st.sampled_from([None, KEY]), value=values)
-    def it_notes(self, name: str, key: str | None, value: int) -> None:
-        """With a change of the store, or without one."""
+    @rule(name=st.sampled_from(["a", "b"]), key=st.sampled_from([None, KEY]), value=values, tokens=values)
+    def it_notes(self, name: str, key: str | None, value: int, tokens: int = 0) -> None:
+        """With a change of the store, or without one; with tokens that are paid, or without."""
         if not self._with_a_job():
             return
         job, steps = self.sides[0].jobs[0], self.sides[0].worker.steps
         change = None if key is None else self._effect("store", key, value)
         entry = steps.seal_entry(job, name, b"%d" % value)
-        self._both(
-            lambda side: at_once(
-                side.worker.steps.note(
-                    side.jobs[0], name, entry, only_new=True, change=None if change is None else change(side)
-                )
-            )
-        )
+        charge = Charge(_subjects(job), tokens) if tokens else None
+
+        def note(side: Side) -> Noted:
+            made = None if change is None else change(side)
+            return at_once(side.worker.steps.note(side.jobs[0], name, entry, only_new=True, change=made, charge=charge))
+
+        self._both(note)
 
     @rule(how=st.sampled_from(["again", "dead", "hand_back", "dies", "plain"]))
     def it_ends_otherwise(self, how: str) -> None:
@@ -260,8 +266,17 @@ class SideBySide(RuleBasedStateMachine):
 
         self._both(drop)
 
+    @rule()
+    def a_day_passes(self) -> None:
+        """What was used of a day's budgets is as new."""
+        for side in self.sides:
+            at_once(side.scene.time_passes(DAY_MS))
+
     @rule(hours=st.integers(0, 2))
     def time_passes_and_timers_fire(self, hours: int) -> None:
+        hours = hours if self.hours + hours <= MOST_HOURS else 0
+        self.hours += hours
+
         def fire(side: Side) -> list[object]:
             at_once(side.scene.time_passes(hours * HOUR_MS + 1))
             timers, now_ms, fired = side.supervisor.timers, side.now_ms(), list[object]()
@@ -328,6 +343,10 @@ class SideBySide(RuleBasedStateMachine):
     def teardown(self) -> None:
         for side in self.sides:
             side.scene.close()
+
+
+def _subjects(job: Job) -> tuple[str, str]:
+    return of_sender(job.message.sender_id), ALL
 
 
 def _timer(side: Side, conversation: str, name: str, hours: int) -> Effect:

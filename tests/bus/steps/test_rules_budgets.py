@@ -1,16 +1,25 @@
 """What messages and tokens are counted against: each message once, whatever becomes of its runs; tokens together with what they were used for."""
 
+import random
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
+import trio
 
 from bus.records.budgets import ADMITTED, DAY_MS, Charge, Limit
+from bus.records.keys import Keys
 from bus.records.records import Job
 from bus.steps.job_steps import Finished
+from bus.steps.kept_steps import KeptSteps
+from bus.steps.recovery import Reclaim
+from bus.steps.store import MOST_WAITING_IN_ALL
 from bus.steps.thread_steps import Admitted, Noted
-from tests.bus.builders import PEER
-from tests.bus.redis_scene import RedisScene
-from tests.bus.scenes import Scene, Worker
+from bus.transport.lua import Scripts
+from tests.bus.builders import AGENT, BUS_KEY, PEER
+from tests.bus.redis_scene import DirectClient, RedisScene, RedisSupervisor, RedisWorker
+from tests.bus.scenes import Scene, Worker, at_once
 from tests.bus.steps.test_rules_threads import WAYS, runs_again
 from tests.bus.talk import Talk, talk_and_worker
 
@@ -137,6 +146,70 @@ async def test_who_has_lost_the_job_pays_nothing_and_no_room_costs_nothing(scene
     again = await worker.take()
     assert again is not None
     assert await admit(worker, again, TOKENS) == WITHIN
+
+
+MESSAGES, MOST, TOKENS_OF_EACH = 24, 7, 10
+
+
+@dataclass
+class Race:
+    """Supervisors and workers of several processes: each thread has connections of its own. What `ended` has is done for good."""
+
+    url: str
+    admitted: set[str] = field(default_factory=set)
+    beyond: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    deaths: int = 0
+
+    def run(self, number: int) -> None:
+        """Takes jobs, dies in the middle of some, and gives those that somebody has, alive or not, to somebody else."""
+        dice, client = random.Random(number), DirectClient(self.url, Scripts.load())
+        talk = Talk(RedisSupervisor(client, f"supervisor-{number}", MOST_WAITING_IN_ALL))
+        until = time.monotonic() + 30
+        try:
+            while len(self.ended) < MESSAGES and time.monotonic() < until:
+                name = f"worker-{number}-{self.deaths}"
+                worker = RedisWorker(name, KeptSteps(client, AGENT, BUS_KEY, name), client, Keys(AGENT))
+                job = at_once(worker.take())
+                if job is not None:
+                    self._handle(worker, job, dice)
+                elif dice.random() < 0.2:
+                    at_once(talk.reclaim(Reclaim()))
+        finally:
+            client.close()
+
+    def _handle(self, worker: RedisWorker, job: Job, dice: random.Random) -> None:
+        admitted = at_once(admit(worker, job, Limit(f"s:{ANN}", "messages_per_day", MOST)))
+        if self._dies(dice) or admitted.outcome == "fenced":
+            return
+        (self.admitted if admitted.outcome == "admitted" else self.beyond).add(job.job_id)
+        if admitted.outcome == "admitted" and "llm#1" not in at_once(worker.steps.start(job)).journal:
+            entry = worker.steps.seal_entry(job, "llm#1", b"1")
+            charge = Charge((f"s:{ANN}",), TOKENS_OF_EACH)
+            at_once(worker.steps.note(job, "llm#1", entry, only_new=True, charge=charge))
+        if not self._dies(dice) and at_once(worker.steps.finish(job)) is Finished.DONE:
+            self.ended.add(job.job_id)
+
+    def _dies(self, dice: random.Random) -> bool:
+        dies = dice.random() < 0.2
+        self.deaths += dies
+        return dies
+
+
+async def test_several_supervisors_and_workers_that_race_and_die_let_no_message_more_through_and_have_tokens_paid_once(
+    redis: RedisScene,
+) -> None:
+    """Each on a connection of its own, and jobs are taken from living workers too."""
+    talk, _ = await talk_and_worker(redis)
+    for number in range(MESSAGES):
+        await talk.accept(1, conversation=f"conversation-{number}")
+    race = Race(redis.url)
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(trio.to_thread.run_sync, race.run, number)
+    assert len(race.ended) == MESSAGES
+    assert (len(race.admitted), len(race.beyond), race.deaths > 4) == (MOST, MESSAGES - MOST, True)
+    assert await redis.used_today(f"s:{ANN}") == (MOST, MOST * TOKENS_OF_EACH)
 
 
 async def test_a_clock_that_goes_back_shuts_nobody_out(redis: RedisScene) -> None:
