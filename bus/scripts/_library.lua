@@ -775,7 +775,8 @@ end
 -- Counts an exchange that comes (`sign` 1) or goes (-1): in its conversation, and on its day, so that what has expired with its key is not counted for ever.
 -- -> the conversation's bytes
 local function count_exchange(histories, record, sign)
-  local bytes, day = sign * size_of(record), string.format('%d', math.floor(exchanged_ms(record) / 86400000))
+  local bytes = string.format('%d', sign * size_of(record)) -- a text: Redis prints a number of Lua's at some cost
+  local day = string.format('%d', math.floor(exchanged_ms(record) / 86400000))
   local mine = redis.call('HINCRBY', CONVERSATION, 'history', bytes)
   if mine <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
   if redis.call('HINCRBY', histories, day, bytes) <= 0 then redis.call('HDEL', histories, day) end
@@ -798,24 +799,38 @@ local function bytes_of_histories(histories, now)
   return total, most
 end
 
+local function oldest_ms(history)
+  return exchanged_ms(redis.call('LINDEX', history, '0'))
+end
+
 -- Two exchanges stay. Of more the oldest goes while there are too many, it is too old, or the conversation has more than its share (as has_room).
+-- The conversation says when its oldest ended (`history_from`): looking at that one each time took as long as all else here. Where a former version,
+-- which does not write it, has taken the oldest away it is too early, and one is looked at in vain.
 local function keep_exchange(history, histories, record)
   local length = redis.call('RPUSH', history, record)
+  local noted = length > 1 and redis.call('HGET', CONVERSATION, 'history_from')
   if length == 1 then redis.call('HDEL', CONVERSATION, 'history') end -- what was there has expired
   redis.call('PEXPIRE', history, '2592000000')
   local mine = count_exchange(histories, record, 1)
   local now = now_ms()
   local total, most = bytes_of_histories(histories, now)
-  while length > 2 and (length > 100 or mine > 262144 or (most and mine > (most - total) / 4)
-      or exchanged_ms(redis.call('LINDEX', history, '0')) < now - 2592000000) do
+  local from = tonumber(noted or nil) or (length > 1 and oldest_ms(history)) or exchanged_ms(record)
+  local function goes()
+    return length > 2 and (length > 100 or mine > 262144 or (most and mine > (most - total) / 4) or from < now - 2592000000)
+  end
+  if from < now - 2592000000 then from = oldest_ms(history) end
+  while goes() do
     local oldest = redis.call('LPOP', history)
     mine, total, length = count_exchange(histories, oldest, -1), total - size_of(oldest), length - 1
+    from = oldest_ms(history)
   end
+  from = string.format('%d', from)
+  if from ~= noted then redis.call('HSET', CONVERSATION, 'history_from', from) end
 end
 
 local function forget_history(history, histories)
   while redis.call('EXISTS', history) == 1 do count_exchange(histories, redis.call('LPOP', history), -1) end
-  redis.call('HDEL', CONVERSATION, 'history')
+  redis.call('HDEL', CONVERSATION, 'history', 'history_from')
 end
 
 -- A budget's counts of one subject (bus/records/budgets.py): a hash with `day`, and `messages` and `tokens` of it; `recent`, when messages of the last
@@ -865,4 +880,34 @@ local function put_in_store(store, key, record)
   if record ~= '' then redis.call('HSET', store, key, record) else redis.call('HDEL', store, key) end
   local change = (record ~= '' and size_of(record) or 0) - (before and size_of(before) or 0)
   if redis.call('HINCRBY', store, '', string.format('%d', change)) <= 0 then redis.call('HDEL', store, '') end
+end
+
+-- The effects of a job's end (settle.lua) that few jobs have, in a function of their own: what only they need is made only where there is one.
+-- -> { refused: by op, where it depends: -> why it may not be written, or nil; write: by op }
+local function seldom_effects(waits, state, history, histories, timers, alarms, cards, store)
+  local more, more_waits = { keys = 0, bytes = 0 }, { bytes = 0 } -- in the store; of all waits
+  local refused = {
+    wait = function(id, record) return wait_has_no_room(waits, id, record, more_waits) end,
+    drop_wait = function(id) more_waits.bytes = more_waits.bytes - size_of_wait(waits, id) end,
+    store = function(key, version, record) return store_refuses(store, key, version, record, more) end,
+  }
+  local write = {
+    wait = function(id, record) put_wait(waits, id, record) end,
+    drop_wait = function(id) drop_wait(waits, id) end,
+    forget = function()
+      redis.call('DEL', state, cards)
+      forget_history(history, histories)
+      for _, field in ipairs(redis.call('HKEYS', waits)) do
+        if not string.find(field, ':', 1, true) then drop_wait(waits, field) end
+      end
+      for _, id in ipairs(redis.call('HKEYS', timers)) do drop_timer(timers, alarms, id) end
+    end,
+    store = function(key, _, record) put_in_store(store, key, record) end,
+    timer = function(id, due_ms, record) put_timer(timers, alarms, id, due_ms, record) end,
+    drop_timer = function(id) drop_timer(timers, alarms, id) end,
+    card = function(id, card)
+      if redis.call('HEXISTS', cards, id) == 0 then keep_card(cards, id, card) end -- a former version has shown it before
+    end,
+  }
+  return { refused = refused, write = write }
 end

@@ -9,43 +9,21 @@
 --         card: the id of a card among the replies, what is kept of it (bus/records/cards.py)
 -- -> fenced | full (too much waits to be sent: again later) | changed (what an effect was made from is another by now) | store_full, waits_full (they take no more) | done
 -- Invariant: all effects are checked before anything is written, so all of them are written or none. First write is XACK (rule 16).
-local WAITS, STATE, HISTORY, HISTORIES, TIMERS, ALARMS, CARDS, STORE = unpack(KEYS, OWN, OWN + 7)
+local STATE, HISTORY, HISTORIES = unpack(KEYS, OWN + 1, OWN + 3)
 local REPLIES_FROM, WORDS = 10, 4
 local EFFECTS_FROM = REPLIES_FROM + 2 * ARGV[9]
-local more, more_waits = { keys = 0, bytes = 0 }, { bytes = 0 } -- in the store; of all waits
-local refused = { -- by op, where it depends: -> why it may not be written, or nil
-  wait = function(id, record) return wait_has_no_room(WAITS, id, record, more_waits) end,
-  drop_wait = function(id) more_waits.bytes = more_waits.bytes - size_of_wait(WAITS, id) end,
-  store = function(key, version, record) return store_refuses(STORE, key, version, record, more) end,
-}
-local write = {
-  wait = function(id, record) put_wait(WAITS, id, record) end,
-  drop_wait = function(id) drop_wait(WAITS, id) end,
-  state = function(record) redis.call('SET', STATE, record) end,
-  exchange = function(record) keep_exchange(HISTORY, HISTORIES, record) end,
-  forget = function()
-    redis.call('DEL', STATE, CARDS)
-    forget_history(HISTORY, HISTORIES)
-    for _, field in ipairs(redis.call('HKEYS', WAITS)) do
-      if not string.find(field, ':', 1, true) then drop_wait(WAITS, field) end
-    end
-    for _, id in ipairs(redis.call('HKEYS', TIMERS)) do drop_timer(TIMERS, ALARMS, id) end
-  end,
-  store = function(key, _, record) put_in_store(STORE, key, record) end,
-  timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end,
-  drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end,
-  card = function(id, card)
-    if redis.call('HEXISTS', CARDS, id) == 0 then keep_card(CARDS, id, card) end -- a former version has shown it before
-  end,
-}
+local seldom -- the effects that few jobs have
 if not lease_is_mine(JOBS, JOBS_GROUP, ARGV[2], ARGV[3]) then return 'fenced' end
 local has_reply, places, load, has_placed = unpack(redis.call('HMGET', CONVERSATION, 'reply', 'p:' .. ARGV[4], 'load', 'placed'))
 if has_reply and ARGV[9] ~= '0' and not may_say() then return 'full' end
 for i = EFFECTS_FROM, #ARGV, WORDS do
   local op = ARGV[i]
-  if not write[op] then return redis.error_reply('ERR no effect is called ' .. op) end
-  local why = refused[op] and refused[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
-  if why then return why end
+  if op ~= 'state' and op ~= 'exchange' then
+    seldom = seldom or seldom_effects(unpack(KEYS, OWN, OWN + 7))
+    if not seldom.write[op] then return redis.error_reply('ERR no effect is called ' .. op) end
+    local why = seldom.refused[op] and seldom.refused[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+    if why then return why end
+  end
 end
 settle(JOBS, JOBS_GROUP, ARGV[2])
 count_write()
@@ -61,7 +39,16 @@ for i = REPLIES_FROM, EFFECTS_FROM - 1, 2 do
     has_reply = true
   end
 end
-for i = EFFECTS_FROM, #ARGV, WORDS do write[ARGV[i]](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end
+for i = EFFECTS_FROM, #ARGV, WORDS do
+  local op = ARGV[i]
+  if op == 'state' then
+    redis.call('SET', STATE, ARGV[i + 1])
+  elseif op == 'exchange' then
+    keep_exchange(HISTORY, HISTORIES, ARGV[i + 1])
+  else
+    seldom.write[op](ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  end
+end
 note(ARGV[5], ARGV[4], told)
 start_next_job(ARGV[2], has_reply, load, has_placed)
 return 'done'

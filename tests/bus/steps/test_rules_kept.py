@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, size_of_exchange
+from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, size_of_exchange
 from bus.records.records import Job
 from bus.steps.job_steps import Emitted, Failed, Finished
 from bus.steps.opened import exchange_in
@@ -210,6 +210,40 @@ async def test_what_is_counted_of_all_histories_is_what_stands_there(redis_url: 
     await worker.steps.settle(job, "done", [worker.steps.forget_effect(job)])
     assert counted(scene) == []
     assert scene.client.ask("HEXISTS", keys.conversation(CONVERSATION), "history") == 0
+    scene.close()
+
+
+async def test_a_conversation_says_when_its_oldest_exchange_ended_whatever_a_former_version_left(
+    redis_url: str,
+) -> None:
+    scene = RedisScene(redis_url)
+    talk, worker = await talk_and_worker(scene)
+    kept, keys = Kept(talk, worker), scene.keys
+    conversation, history = keys.conversation(CONVERSATION), keys.history(CONVERSATION)
+
+    def is_right() -> bool:
+        oldest = scene.client.ask("LINDEX", history, 0)
+        assert isinstance(oldest, bytes)
+        return number_of(scene, "HGET", conversation, "history_from") == exchanged_ms(oldest)
+
+    for number in range(102):
+        await kept.said(b"%d" % number)
+        assert is_right(), number
+    for left in ("0", None):  # it had taken the oldest away, or has begun the history
+        scene.client.ask("LPOP", history)
+        scene.client.ask("HDEL", conversation, "history_from")
+        if left is not None:
+            scene.client.ask("HSET", conversation, "history_from", left)
+        before = number_of(scene, "LLEN", history)
+        await kept.said(b"later")
+        assert is_right()
+        assert number_of(scene, "LLEN", history) == before + 1, "nothing has left with it"
+    scene.client.ask("DEL", history, keys.histories)
+    await kept.said(b"new", ago_ms=DAY_MS)
+    assert is_right()
+    job = await kept.job()
+    await worker.steps.settle(job, "done", [worker.steps.forget_effect(job)])
+    assert scene.client.ask("HEXISTS", conversation, "history_from") == 0
     scene.close()
 
 

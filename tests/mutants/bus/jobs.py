@@ -32,8 +32,8 @@ OF_JOBS = (
         ("emit_waits_for_room", "if has_reply and not may_say() then", "if false then"),
     ),
     *of(
-        script("settle"), CARDS,
-        ("what_is_forgotten_has_no_cards", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', STATE)"),
+        script("_library"), CARDS,
+        ("what_is_forgotten_has_no_cards", "redis.call('DEL', state, cards)", "redis.call('DEL', state)"),
     ),
     *of(
         script("_library"), CARDS,
@@ -198,14 +198,17 @@ OF_JOBS = (
         script("settle"), THREADS,
         ("settle_is_fenced", MINE, "if false then"),
         ("settle_says_a_place_once", "if redis.call('HEXISTS', EMITTED, ARGV[i]) == 0 then", "if true then"),
-        ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
-        ("a_wait_that_goes_in_the_same_step_makes_room", "more_waits.bytes = more_waits.bytes - size_of_wait(WAITS, id)", ""),
         ("settle_knows_what_a_dead_letter_had_said", "  recall_places(ARGV[4])\n", ""),
     ),
     *of(
-        script("settle"), KEPT,
-        ("forgotten_is_the_state_too", "redis.call('DEL', STATE, CARDS)", "redis.call('DEL', CARDS)"),
-        ("forgotten_are_the_waits_too", "then drop_wait(WAITS, field) end", "then end"),
+        script("_library"), KEPT,
+        ("forgotten_is_the_state_too", "redis.call('DEL', state, cards)", "redis.call('DEL', cards)"),
+        ("forgotten_are_the_waits_too", "then drop_wait(waits, field) end", "then end"),
+    ),
+    *of(
+        script("_library"), THREADS,
+        ("forgotten_is_each_wait_once", "if not string.find(field, ':', 1, true) then drop_wait", "if true then drop_wait"),
+        ("a_wait_that_goes_in_the_same_step_makes_room", "more_waits.bytes = more_waits.bytes - size_of_wait(waits, id)", ""),
     ),
     *of(
         script("settle"), ("tests/bus/steps/test_rules_bounds.py",),

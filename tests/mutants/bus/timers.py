@@ -50,9 +50,9 @@ OF_TIMERS = (
         ("what_was_missed_runs_once", "max(0, now_ms - self.due_ms) // self.every_ms", "0"),
     ),
     *of(
-        script("settle"), ("tests/bus/steps/test_rules_timers.py",),
-        ("a_job_sets_its_timers", "timer = function(id, due_ms, record) put_timer(TIMERS, ALARMS, id, due_ms, record) end", "timer = function() end"),
-        ("a_job_drops_timers", "drop_timer = function(id) drop_timer(TIMERS, ALARMS, id) end", "drop_timer = function() end"),
+        script("_library"), ("tests/bus/steps/test_rules_timers.py",),
+        ("a_job_sets_its_timers", "timer = function(id, due_ms, record) put_timer(timers, alarms, id, due_ms, record) end", "timer = function() end"),
+        ("a_job_drops_timers", "drop_timer = function(id) drop_timer(timers, alarms, id) end", "drop_timer = function() end"),
     ),
     *of(
         script("forget_timer"), MOVER,
