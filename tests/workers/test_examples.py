@@ -1,6 +1,7 @@
 """The examples run as they stand."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def load(name: str) -> Agent:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
+
+
+def test_the_gallery_names_each_example_with_a_sentence_and_each_is_short_and_run_through_real_processes() -> None:
+    rows = re.findall(
+        r"^\| \[(\S+)\]\((\S+)\) \| ([A-Z][^|]+\.) \|$", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    files = {path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh")}
+    assert sorted(name for name, *_ in rows) == sorted(path.name for path in files)
+    assert all(name == link for name, link, _ in rows)
+    tests = [
+        EXAMPLES.parent / "tests" / name
+        for name in ("test_real_examples.py", "test_mcp_client.py", "trials/effects/talks.py")
+    ]
+    run = "".join(path.read_text(encoding="utf-8") for path in tests)
+    in_memory = (Path(__file__).parent / "testing" / "test_examples.py").read_text(encoding="utf-8")
+    for path in files:
+        assert re.search(rf"\b{path.stem}\b", run), f"{path.name} is run through no real processes"
+        assert not path.stem.endswith("_agent") or path.stem == "coding_agent" or f'load("{path.stem}")' in in_memory
+        code = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line.strip()[0] != "#"
+        ]
+        assert 5 <= len(code) <= 40, f"{path.name} has {len(code)} lines"
 
 
 async def test_the_first_agent_says_it_back() -> None:

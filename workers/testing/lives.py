@@ -17,6 +17,7 @@ from bus.steps.thread_steps import Noted
 from workers.files.files import FileWay
 from workers.files.memory import MemorySpool
 from workers.handling.agent import Agent
+from workers.handling.asking import OpenTools
 from workers.process.logs import Log
 from workers.process.runner import Runner, RunnerSettings
 from workers.process.vitals import Vitals
@@ -98,6 +99,7 @@ class Life:
     retry_after_seconds: tuple[float, ...]
     steps: MemorySteps = field(init=False)
     runner: Runner | None = None
+    tool_threads: list[trio.CapacityLimiter] = field(default_factory=list)
     held: dict[str, Job] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
@@ -122,6 +124,7 @@ class Life:
         vitals.introduce(consumer=self.name, handler="test:agent", concurrency=self.concurrency)
         try:
             async with self.agent.lifespan(self.watch.llm) as shared:
+                self.tool_threads = [one.threads for one in shared if isinstance(one, OpenTools)]
                 self.runner = Runner(
                     self.agent,
                     self,
@@ -158,8 +161,9 @@ class Life:
 
     @property
     def waits_for_a_thread(self) -> bool:
-        """Whether a sync handler runs."""
-        return self.runner is not None and self.runner.threads_at_work > 0
+        """Whether a sync handler or a sync tool runs."""
+        handlers = self.runner is not None and self.runner.threads_at_work > 0
+        return handlers or any(one.borrowed_tokens for one in self.tool_threads)
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self.steps, name)

@@ -31,6 +31,7 @@ ASK_DELETE: Final = "Please delete"
 GONE: Final = "It is gone."
 UNKNOWN: Final = Words().tells_of("delete_files")
 MAY_I: Final = "[approval] May I run delete_files?"
+STORY: Final = "About keys: Once upon a time there was an agent that never forgot what it had said. "
 CARD: Final = "[vote_card] {update}options: {options}\nclosed: {closed}"
 
 
@@ -181,6 +182,22 @@ async def use_up(at: Talking) -> None:
         await at.hear(count)
 
 
+async def greet(at: Talking) -> None:
+    await at.say(HELLO)
+    await at.hear(1)
+
+
+async def have_a_story_told(at: Talking) -> None:
+    await at.say("keys")
+    await at.hear(1)
+    assert at.ada.counts["deltas"] > 1, "it was not seen while it grew"
+
+
+async def order(at: Talking) -> None:
+    await at.say("bread")
+    await at.hear(1)
+
+
 async def until_taken(at: Talking, *command: str) -> None:
     """Runs a program until it has said that it was taken in."""
     failed = ""
@@ -282,3 +299,10 @@ EXAMPLES: Final = (
     Example("budget", "examples.budget_agent:agent", use_up, ("Ahoy!", "Please wait a little.")),
     Example("deploy", "examples.deploy_agent:agent", deploy, ("Version 42 is out.", "All is well")),
 )
+
+QUICK_ONES: Final = (
+    Example("pirate", "examples.pirate_agent:agent", greet, ("Ahoy!",)),
+    Example("story", "examples.story_agent:agent", have_a_story_told, (STORY,)),
+    Example("shop", "examples.shop_agent:agent", order, ("Ordered, your number is 7.",)),
+)
+"""Examples whose effects are those of others: they are run, and `make effects` does not walk them."""

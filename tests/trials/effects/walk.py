@@ -44,8 +44,8 @@ class Row(msgspec.Struct):
 
 
 @asynccontextmanager
-async def stage(directory: Path, example: Example) -> AsyncIterator["Stage"]:
-    """An agent that runs the example, and what the example needs."""
+async def stage(directory: Path, example: Example, **more: str) -> AsyncIterator["Stage"]:
+    """An agent that runs the example, and what the example needs. `more`: further settings."""
     async with exports() as (service, url), endpoint(b"") as server:
         server.decide = model
         settings = {
@@ -53,6 +53,7 @@ async def stage(directory: Path, example: Example) -> AsyncIterator["Stage"]:
             "OPENAI_BASE_URL": server.base_url,
             "HASHEE_LLM_MODEL": "small",
             "FILES_FOLDER": str(directory / "files"),
+            **more,
         }
         async with scene(directory, example.handler, HASHEE_WORKERS="1", **settings) as made:
             yield Stage(example, made, service)
