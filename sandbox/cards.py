@@ -26,10 +26,6 @@ class ShownCard(msgspec.Struct, frozen=True):
         if self.revision:
             head += f" (update {self.revision})"
         said = self.said
-        if self.subtype == TOOL_CALL:
-            said.append(
-                f"{self.payload.get('tool_name')} {msgspec.json.encode(self.payload.get('arguments')).decode()}"
-            )
         said += [_field(one) for one in _list(self.payload.get("fields"))]
         if self.subtype == "approval":
             said.append("(approve) (reject)")
@@ -42,6 +38,9 @@ class ShownCard(msgspec.Struct, frozen=True):
         said = [str(part) for part in (self.title, self.payload.get("body"), self.payload.get("details")) if part]
         if "percent" in self.payload:
             said.append(f"{self.payload['percent']:g} % {self.payload.get('status', '')}".rstrip())
+        if self.subtype == TOOL_CALL:
+            arguments = msgspec.json.encode(self.payload.get("arguments")).decode()
+            said.append(f"{self.payload.get('tool_name')} {arguments}")
         if self.subtype == "app":
             said += [f"{name}: {value}" for name, value in self.payload.items() if name != "ui"]
         return said

@@ -52,6 +52,21 @@ def ends_company(record: bytes, asked: Sequence[str]) -> bool:
     return bool(stands_apart(record)) or decode_job_record(record).sender_id in asked
 
 
+def card_moved(kept: CardKept | None, move: CardMove, job: Job, place: str) -> CardKept | CardEmitted:
+    """Returns what is kept of a card behind a reply that sends or updates it; else why it cannot be moved."""
+    if kept is not None and move.kind:
+        return kept
+    if move.kind:
+        return CardKept(0, job.thread_id, place, move.kind)
+    if kept is None:
+        return CardEmitted(Carded.UNKNOWN)
+    if kept.revision != move.based_on:
+        return CardEmitted(Carded.MOVED, kept.revision)
+    if kept.revision >= MOST_UPDATES:
+        return CardEmitted(Carded.SPENT)
+    return msgspec.structs.replace(kept, revision=kept.revision + 1)
+
+
 class MemorySteps(KeptEffects):
     """As `bus.steps.kept_steps.KeptSteps`."""
 
@@ -187,20 +202,14 @@ class MemorySteps(KeptEffects):
         at, _ = held
         if place in at.emitted:
             return CardEmitted(Carded.ALREADY)
-        kept = at.cards.get(move.card_id)
-        if not move.kind:
-            if kept is None:
-                return CardEmitted(Carded.UNKNOWN)
-            if kept.revision != move.based_on:
-                return CardEmitted(Carded.MOVED, kept.revision)
-            if kept.revision >= MOST_UPDATES:
-                return CardEmitted(Carded.SPENT)
-            kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
+        moved = card_moved(at.cards.get(move.card_id), move, job, place)
+        if isinstance(moved, CardEmitted):
+            return moved
         if not self._world.may_say(at):
             return CardEmitted(Carded.FULL)
         at.emitted.add(place)
         at.cards_at[place] = move.card_id
-        self._keep_card(at, move.card_id, kept or CardKept(0, job.thread_id, place, move.kind))
+        self._keep_card(at, move.card_id, moved)
         self._world.wrote()
         self._world.say(at, self._pack(job, place, reply))
         return CardEmitted(Carded.QUEUED)

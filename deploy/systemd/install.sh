@@ -6,7 +6,8 @@
 #   install.sh --otel        with OpenTelemetry (docs/deploy/telemetry.md), from then on
 #   install.sh --mcp         with the package that MCP needs (docs/mcp.md), from then on
 set -euo pipefail
-cd "$(dirname "$0")"
+self=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
+cd "$(dirname "$self")"
 source=$(cd ../.. && pwd)
 home=/opt/hashee-agent
 settings=/etc/hashee-agent
@@ -27,7 +28,7 @@ while [ $# -gt 0 ]; do
         --mcp) mcp=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
-        -h | --help) sed -n '2,7s/^# *//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,7s/^# *//p' "$self"; exit 0 ;;
         *) fail "unknown: $1 (--help shows what there is)" ;;
     esac
     shift

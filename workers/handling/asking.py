@@ -55,6 +55,9 @@ STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 UNSAID: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
 """Annotations that say nothing: the parameter's name counts."""
 
+OF_OTHERS = frozenset({"update", "context", "ctx", "bot"})
+"""What other libraries call what they give to handlers; a message in its place would be met much later, by an AttributeError."""
+
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -358,6 +361,8 @@ class _Asking:
 
     def take_by_place(self, signature: inspect.Signature, left: list[inspect.Parameter]) -> list[inspect.Parameter]:
         """Gives message and chat to the first two parameters, whatever they are called; returns those that are left."""
+        if any(one.name in OF_OTHERS for one in left):
+            return left
         first = [one for one in signature.parameters.values() if one.kind in BY_PLACE][:2]
         if len(first) < len(BY_PLACE_EVER):
             return left
@@ -404,7 +409,7 @@ def bind(
         if parameter.default is parameter.empty:
             raise BadHandler(
                 f"{name}{signature}: nothing is known that `{parameter}` could be given; "
-                f"what there is: {table.told(on, asking.named)}"
+                f"what there is: {table.told(on, asking.named)}{_hint(left)}"
             )
     unused = [one for one in groups if one not in asking.makers]
     by_place, by_name = asking.in_order(signature)
@@ -421,6 +426,16 @@ def bind(
         tuple(asking.rows),
         tuple(asking.shared),
         tuple(asking.conversions),
+    )
+
+
+def _hint(left: Sequence[inspect.Parameter]) -> str:
+    """Returns a sentence for who writes handlers as for another library; '' for anybody else."""
+    if not any(one.name in OF_OTHERS for one in left):
+        return ""
+    return (
+        "; `update` and `context` are of another library: here it is `async def start(message, chat)` and "
+        "`await chat.reply(…)` (docs/handlers.md, Coming from python-telegram-bot)"
     )
 
 

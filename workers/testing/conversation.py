@@ -9,9 +9,10 @@ from typing import Any, TypeVar, cast
 import msgspec
 import trio
 
+from bus.memory.work import card_moved
 from bus.records import ulid
 from bus.records.budgets import Charge
-from bus.records.cards import MOST_UPDATES, CardKept, CardMove, decode_card
+from bus.records.cards import CardKept, CardMove, decode_card
 from bus.records.control import Observation
 from bus.records.events import Event, content_of
 from bus.records.journal import ENTRY_OVERHEAD_BYTES, MOST_JOURNAL_BYTES
@@ -135,16 +136,10 @@ class _Desk:
         await trio.lowlevel.checkpoint()
         if place in self.replies:
             return CardEmitted(Carded.ALREADY)
-        kept = self.kept.cards.get(move.card_id)
-        if not move.kind:
-            if kept is None:
-                return CardEmitted(Carded.UNKNOWN)
-            if kept.revision != move.based_on:
-                return CardEmitted(Carded.MOVED, kept.revision)
-            if kept.revision >= MOST_UPDATES:
-                return CardEmitted(Carded.SPENT)
-            kept = msgspec.structs.replace(kept, revision=kept.revision + 1)
-        self.kept.cards[move.card_id] = kept or CardKept(0, job.thread_id, place, move.kind)
+        moved = card_moved(self.kept.cards.get(move.card_id), move, job, place)
+        if isinstance(moved, CardEmitted):
+            return moved
+        self.kept.cards[move.card_id] = moved
         self.replies[place] = reply
         return CardEmitted(Carded.QUEUED)
 

@@ -110,6 +110,19 @@ def test_the_scripts_are_well_formed() -> None:
         subprocess.run([bash, "-n", FOLDER / name], check=True)
 
 
+def test_the_help_is_shown_wherever_the_script_is_called_from(tmp_path: Path) -> None:
+    for here, script in (
+        (FOLDER, "./install.sh"),
+        (FOLDER.parent, "systemd/install.sh"),
+        (tmp_path, FOLDER / "install.sh"),
+    ):
+        done = subprocess.run(
+            ["/bin/bash", script, "--help"], cwd=here, capture_output=True, text=True, encoding="utf-8", check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "install.sh --uninstall" in done.stdout
+
+
 def test_every_file_that_the_installation_names_is_there() -> None:
     text = (FOLDER / "install.sh").read_text(encoding="utf-8")
     named = set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
@@ -209,3 +209,20 @@ async def test_what_an_answer_does_not_have_is_empty(said: dict[str, object]) ->
 
 async def by_answer(answer: Answer, message: Message, chat: Chat) -> None: ...
 async def by_the_name_of_answer(chat, answer, message) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def update_and_context(update, context) -> None: ...  # type: ignore[no-untyped-def]
+async def a_message_and_a_context(message, context) -> None: ...  # type: ignore[no-untyped-def]
+async def of_discord(ctx) -> None: ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize("function", [update_and_context, a_message_and_a_context, of_discord])
+def test_what_another_library_gives_to_handlers_is_refused_with_what_there_is(
+    function: Callable[..., Awaitable[None]],
+) -> None:
+    with pytest.raises(BadHandler) as refused:
+        Agent().on_command("start")(function)
+    said = str(refused.value)
+    assert "nothing is known that" in said
+    assert "message: Message, chat: Chat" in said
+    assert "Coming from python-telegram-bot" in said
