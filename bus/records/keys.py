@@ -6,10 +6,24 @@ Conversation keys end in the conversation's id, session keys in the peer's owner
 """
 
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 JOBS_GROUP = "workers"
 REPLIES_GROUP = "supervisors"
 MOST_BOARDS = 1000  # conversations whose key names are kept: those in which something was said just now
+
+
+class KeptKeys(NamedTuple):
+    """The keys of what handlers keep of a conversation and what belongs to it, in the order of bus/scripts/jobs/settle.lua."""
+
+    waits: str
+    state: str
+    history: str
+    histories: str
+    timers: str
+    alarms: str
+    cards: str
+    store: str
 
 
 class Keys:
@@ -19,6 +33,7 @@ class Keys:
         self.agent_id = agent_id
         self._prefix = f"hashee:{{{agent_id}}}:"
         self._boards = lru_cache(MOST_BOARDS)(self._board)
+        self._kept_ins = lru_cache(MOST_BOARDS)(self._kept_in)
 
     def _key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
@@ -26,6 +41,14 @@ class Keys:
     def board(self, conversation_id: str) -> tuple[str, ...]:
         """Returns the KEYS of a script about a conversation, in the order in which `_library.lua` names them."""
         return self._boards(conversation_id)
+
+    def kept_in(self, conversation_id: str) -> KeptKeys:
+        """Returns the keys behind the board that `settle` uses."""
+        return self._kept_ins(conversation_id)
+
+    def _kept_in(self, at: str) -> KeptKeys:
+        in_it = (self.waits(at), self.state(at), self.history(at), self.histories)
+        return KeptKeys(*in_it, self.timers(at), self.alarms, self.cards(at), self.store)
 
     def _board(self, conversation_id: str) -> tuple[str, ...]:
         return (

@@ -6,7 +6,7 @@ The job's lease is the guard: nobody else writes it meanwhile, so it needs no ve
 import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from bus.records.kept import (
     EXCHANGE,
@@ -96,14 +96,14 @@ class KeptEffects:
         `until`: the newest that an earlier run of the thread has read, '' for none; what came later is left out, and where that one is there no more
         all older ones are gone too. What cannot be read (of a later version, or damaged) is left out: it stays where it is.
         """
-        found, from_ms, own = list[Decoded](), self._now_ms() - EXCHANGES_KEPT_MS, job.thread_id
+        found, from_ms, own = list[Any](), self._now_ms() - EXCHANGES_KEPT_MS, job.thread_id
         for one in exchanges:
             if one.thread_id == own:
                 break
             if one.at_ms >= from_ms:
                 if one.decoded is None and not self._open_exchange(job, one, decode):
                     continue
-                found.append(cast("Decoded", one.decoded))
+                found.append(one.decoded)  # by `decode`, whoever has opened it
             if until is not None and until == exchange_name(one.at_ms, one.thread_id):
                 return found
         return found if until is None else []
@@ -127,7 +127,9 @@ class KeptSteps(KeptEffects, ThreadSteps):
 
     async def read_state(self, job: Job) -> bytes | None:
         """Returns the state of the job's conversation, None if it has none. Raises BadRecord."""
-        packed = cast("bytes | None", await self._commands.command("GET", self._keys.state(job.conversation_id)))
+        packed = cast(
+            "bytes | None", await self._commands.command("GET", self._keys.kept_in(job.conversation_id).state)
+        )
         return None if packed is None else self._open_state(job, packed)
 
     async def read_exchanges(self, job: Job) -> list[Exchange]:
@@ -138,7 +140,7 @@ class KeptSteps(KeptEffects, ThreadSteps):
     def _asked_of_history(self, job: Job) -> tuple[int, tuple[Argument, ...]]:
         """Returns the command that reads what of a history is not known here, and from which place on that is."""
         place = self._read_lately.ask_from(job.conversation_id)
-        return place, ("LRANGE", self._keys.history(job.conversation_id), place, -1)
+        return place, ("LRANGE", self._keys.kept_in(job.conversation_id).history, place, -1)
 
     async def _exchanges(self, job: Job, place: int, answer: Value) -> list[Exchange]:
         """Returns the whole history by its records from `place` on; reads all of it where that does not follow."""
@@ -161,6 +163,6 @@ class KeptSteps(KeptEffects, ThreadSteps):
         By two commands: a script would copy all records twice more, and nobody else writes them while the job runs.
         """
         place, asked = self._asked_of_history(job)
-        state, answer = await together(self._commands, ("GET", self._keys.state(job.conversation_id)), asked)
+        state, answer = await together(self._commands, ("GET", self._keys.kept_in(job.conversation_id).state), asked)
         opened = None if state is None else self._open_state(job, cast("bytes", state))
         return opened, await self._exchanges(job, place, answer)

@@ -110,7 +110,7 @@ class HistoriesLately:
             return None
         went, came = read.exchanges[:gone], [exchange_in(one) for one in records[at + 1 :]]
         exchanges = [*read.exchanges[gone:], *came]
-        size = read.size - _size_of(went) + _size_of(came)
+        size = read.size + _size_of(came) - (_size_of(went) if went else 0)
         self._put(conversation_id, HistoryRead(exchanges, records[-1], size, has_lost=read.has_lost or gone > 0))
         return exchanges
 

@@ -235,7 +235,6 @@ class ThreadSteps(JobSteps):
         for effect in effects:
             arguments += effect
         names, at = self._keys, job.conversation_id
-        keys = [*names.board(at), names.waits(at), names.state(at), names.history(at), names.histories]
-        keys += [names.timers(at), names.alarms, names.cards(at), names.store]
-        words = (job.conversation_id, job.entry_id, self._consumer, *arguments)
+        keys = (*names.board(at), *names.kept_in(at))
+        words = (at, job.entry_id, self._consumer, *arguments)
         return Finished(await self._commands.script("settle", keys, *words))

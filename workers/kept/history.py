@@ -128,6 +128,8 @@ def grants_in(turns: Iterable[Turn], now_ms: int) -> dict[tuple[str, str], Grant
     """Returns what was approved for a day and counts still, the latest of each, by person and fingerprint."""
     found = dict[tuple[str, str], Grant]()
     for turn in turns:
+        if not (turn.tools or turn.grants):
+            continue
         new = [Grant(use.approved_by, use.approved_ms, use.fingerprint) for use in turn.tools if use.approved_by]
         for grant in (*turn.grants, *new):
             known = found.get((grant.by, grant.fingerprint))
@@ -139,8 +141,11 @@ def grants_in(turns: Iterable[Turn], now_ms: int) -> dict[tuple[str, str], Grant
 def carried_on(history: History, now_ms: int) -> list[Grant]:
     """Returns what was approved for a day, and stands in the older half of a history alone: what is oldest there goes next."""
     half = len(history) // 2
+    in_older = grants_in(history[:half], now_ms)
+    if not in_older:
+        return []
     newer = grants_in(history[half:], now_ms)
-    older = [grant for name, grant in grants_in(history[:half], now_ms).items() if name not in newer]
+    older = [grant for name, grant in in_older.items() if name not in newer]
     return sorted(older, key=lambda grant: grant.at_ms)[-MOST_GRANTS:]
 
 
