@@ -23,6 +23,8 @@ LLM_TOKEN_KINDS = frozenset({"prompt", "completion"})
 MOST_MODELS = 20
 MOST_TOOLS = 50
 """Whose names are label values: a server may have any number of tools, and the rest are `other`."""
+MOST_SERVERS = 50
+CONNECTIONS_ENDED = frozenset({"connected", "lost", "failed"})
 CALLS_ENDED = frozenset({"done", "error", "refused", "unanswered", "unknown"})
 APPROVALS_ENDED = frozenset({"asked", "granted", "refused", "unanswered"})
 BUDGETS_PER = frozenset({"sender", "agent"})
@@ -213,6 +215,25 @@ class Metrics:
             registry=registry,
         )
         self._tools: set[str] = set()
+        self._mcp_up = Gauge(
+            "business_mcp_up",
+            "1 while an MCP server is connected, else 0, as the worker saw it that connected or lost it last",
+            ["server"],
+            registry=registry,
+        )
+        self._mcp_connections = Counter(
+            "business_mcp_connections",
+            "Connections of workers to an MCP server, by what became of them: connected, lost, failed before it was one",
+            ["server", "outcome"],
+            registry=registry,
+        )
+        self._mcp_calls = Counter(
+            "business_mcp_calls",
+            "Calls that reached an MCP server or were on their way, by how they ended: done, error, unknown",
+            ["server", "outcome"],
+            registry=registry,
+        )
+        self._servers: set[str] = set()
 
     def _add_files(self, registry: CollectorRegistry) -> None:
         self._file_bytes = Counter(
@@ -359,6 +380,8 @@ class Metrics:
             case "business_tool_calls":
                 outcome = _bounded(labels.get("outcome", OTHER), CALLS_ENDED)
                 self._tool_calls.labels(self._tool(labels.get("tool", "")), outcome).inc()
+            case "business_mcp_connections" | "business_mcp_calls":
+                self._observe_server(metric, labels)
             case "business_approvals":
                 self._approvals.labels(_bounded(labels.get("outcome", OTHER), APPROVALS_ENDED)).inc()
             case "worker_file_bytes":
@@ -370,17 +393,27 @@ class Metrics:
                 reason = _bounded(labels.get("reason", OTHER), FILE_FAILURES)
                 self._file_failures.labels(direction, reason).inc(max(0.0, value))
 
+    def _observe_server(self, metric: str, labels: dict[str, str]) -> None:
+        server, outcome = _one_of(self._servers, labels.get("server", ""), MOST_SERVERS), labels.get("outcome", OTHER)
+        if metric == "business_mcp_calls":
+            self._mcp_calls.labels(server, _bounded(outcome, CALLS_ENDED)).inc()
+            return
+        self._mcp_connections.labels(server, _bounded(outcome, CONNECTIONS_ENDED)).inc()
+        self._mcp_up.labels(server).set(outcome == "connected")
+
     def _tool(self, name: str) -> str:
-        if not name or (name not in self._tools and len(self._tools) >= MOST_TOOLS):
-            return OTHER
-        self._tools.add(name)
-        return name
+        return _one_of(self._tools, name, MOST_TOOLS)
 
     def _model(self, name: str) -> str:
-        if name not in self._models and len(self._models) >= MOST_MODELS:
-            return OTHER
-        self._models.add(name)
-        return name
+        return _one_of(self._models, name, MOST_MODELS)
+
+
+def _one_of(known: set[str], name: str, most: int) -> str:
+    """Returns a name that is a label value, of so many at most; the others are one."""
+    if not name or (name not in known and len(known) >= most):
+        return OTHER
+    known.add(name)
+    return name
 
 
 def _bounded(value: str, known: frozenset[str]) -> str:

@@ -35,7 +35,7 @@ from workers.kept.state import StateShape
 from workers.kept.words import Words
 from workers.llm.endpoint import ModelEndpoint
 from workers.llm.model import LLM, STOP
-from workers.tools.tool import OpensTools, Tool
+from workers.tools.tool import Observe, OpensTools, Tool, observe_nothing
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
@@ -168,10 +168,12 @@ class Agent(Router):
         return self._of_runtime.course_named(name, message) or self._routes.course_named(name, message)
 
     @asynccontextmanager
-    async def lifespan(self, endpoint: ModelEndpoint | None = None) -> AsyncIterator[tuple[object, ...]]:
+    async def lifespan(
+        self, endpoint: ModelEndpoint | None = None, observe: Observe = observe_nothing
+    ) -> AsyncIterator[tuple[object, ...]]:
         """Enters and leaves the owner's `lifespan` around all jobs; gives what it yielded, a tuple taken apart, and the LLM that was opened.
 
-        `endpoint`: a test's, which answers in the model's place. Raises CannotStart.
+        `endpoint`: a test's, which answers in the model's place. `observe` hears what becomes of connections to MCP servers. Raises CannotStart.
         """
         if self.llm is None:
             async with self._owners_lifespan() as shared:
@@ -182,7 +184,7 @@ class Agent(Router):
             self._owners_lifespan() as shared,
             AsyncExitStack() as stack,
         ):
-            sources = [await stack.enter_async_context(one.opened()) for one in self._mcp]
+            sources = [await stack.enter_async_context(one.opened(observe)) for one in self._mcp]
             yield (*shared, opened, OpenTools(self._tools, sources, trio.CapacityLimiter(MOST_THREADS)))
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ from workers.mcp.named import NamedServer
 from workers.mcp.offered import Pins, offer_of
 from workers.mcp.results import text_of
 from workers.mcp.stdio import TOO_LONG, ServerEnded, started
-from workers.tools.tool import Arguments, Tool, canonical
+from workers.tools.tool import Arguments, Observe, Tool, canonical, observe_nothing
 
 CONNECT_SECONDS: Final = 30.0
 """For the handshake and the list of tools: a server that hangs there is left, and tried again."""
@@ -47,6 +47,7 @@ MOST_AT_ONCE: Final = 16
 """Calls of one worker to one server."""
 
 CONNECTED: Final = "connected"
+CONNECTIONS_METRIC: Final = "business_mcp_connections"
 NOT_DONE: Final = frozenset({types.METHOD_NOT_FOUND, types.INVALID_PARAMS, types.INVALID_REQUEST})
 """Codes by which a server says that it has not begun with a call. Of others nobody knows whether it has."""
 
@@ -79,9 +80,10 @@ class _Call:
 class Connection:
     """Of one server. It is a ToolSource: the tools are those of the latest list, also while the server is away."""
 
-    def __init__(self, server: NamedServer, environment: Mapping[str, str]) -> None:
-        """`environment`: of a server that is a command."""
+    def __init__(self, server: NamedServer, environment: Mapping[str, str], observe: Observe = observe_nothing) -> None:
+        """`environment`: of a server that is a command. `observe`: see OpensTools."""
         self._server = server
+        self._observe = observe
         self._environment = environment
         self._tools: tuple[Tool, ...] = ()
         self._pins = Pins()
@@ -90,6 +92,7 @@ class Connection:
         self._list_again = trio.Event()
         self._at_once = trio.CapacityLimiter(MOST_AT_ONCE)
         self._told = ""
+        self._was_up = False
         self._pause = trio.CancelScope()
         self._wanting = 0
         """Calls that wait for the server to be there."""
@@ -117,6 +120,8 @@ class Connection:
                 why = "it has ended"
             except Exception as error:  # noqa: BLE001 - whatever a server does, and the package with it, ends its connection alone
                 why = _why(error)
+            self._observe(CONNECTIONS_METRIC, 1, server=self._server.name, outcome="lost" if self._was_up else "failed")
+            self._was_up = False
             if trio.current_time() - began >= STEADY_SECONDS:
                 backoff.reset()
             self._tell(f"lost: {why}; it is tried again, with pauses of up to {LONGEST_PAUSE_SECONDS:.0f} s")
@@ -135,6 +140,8 @@ class Connection:
                 self._because = ""
                 self._calls = send
                 self._is_connected.set()
+                self._was_up = True
+                self._observe(CONNECTIONS_METRIC, 1, server=self._server.name, outcome=CONNECTED)
                 self._tell(CONNECTED, tools=len(self._tools))
                 try:
                     nursery.start_soon(self._keep_listed, client)

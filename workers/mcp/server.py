@@ -12,7 +12,7 @@ import trio
 from host.strays import COOKIE
 from workers.errors import BadHandler, CannotStart
 from workers.mcp.named import NamedServer, allowed, name_of, place_of
-from workers.tools.tool import TIMEOUT_SECONDS, ToolSource
+from workers.tools.tool import TIMEOUT_SECONDS, Observe, ToolSource, observe_nothing
 
 EXTRA: Final = "pip install 'hashee-agent[mcp]'"
 OF_EXTRA: Final = ("mcp", "anyio", "jsonschema", "referencing")
@@ -62,12 +62,12 @@ class MCP:
     def __repr__(self) -> str:
         return f"MCP({self.named.place!r}, name={self.named.name!r})"
 
-    def opened(self) -> AbstractAsyncContextManager[ToolSource]:
+    def opened(self, observe: Observe = observe_nothing) -> AbstractAsyncContextManager[ToolSource]:
         """Connects for the block, in a task of its own, as often as it takes; waits a few seconds for the first list of tools, and no longer. Raises CannotStart."""
-        return self._opened()
+        return self._opened(observe)
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[ToolSource]:
+    async def _opened(self, observe: Observe) -> AsyncIterator[ToolSource]:
         named = self.named
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(named.env)
         if named.command and shutil.which(named.command[0], path=environment.get("PATH")) is None:
@@ -78,7 +78,7 @@ class MCP:
             if (missing.name or "").partition(".")[0] not in OF_EXTRA:
                 raise
             raise CannotStart(f"MCP servers need the package mcp, which is not installed: {EXTRA}") from None
-        connection = Connection(named, environment)
+        connection = Connection(named, environment, observe)
         raised: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run)

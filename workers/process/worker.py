@@ -102,6 +102,9 @@ class Worker:
         if self._link is not None:
             self._link.send(message)
 
+    def _observe(self, metric: str, value: float, **labels: str) -> None:
+        self.tell(Observation(metric=metric, labels=labels, value=value))
+
     def command(self, command: ToWorker) -> None:
         """Takes a command, from any thread."""
         if isinstance(command, DumpStacks):
@@ -135,7 +138,7 @@ class Worker:
             self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
             self._overrun.start()
         self.is_opening = True
-        async with agent.lifespan() as shared, trio.open_nursery() as nursery:
+        async with agent.lifespan(observe=self._observe) as shared, trio.open_nursery() as nursery:
             self.is_opening, self._nursery = False, nursery
             nursery.start_soon(self._hear_signals)
             nursery.start_soon(self._watch_threads)

@@ -34,6 +34,7 @@ from workers.talk.chat import Chat
 from workers.tools.tool import Arguments, BadArguments, Tool, canonical
 
 CALLS_METRIC: Final = "business_tool_calls"
+SERVER_CALLS_METRIC: Final = "business_mcp_calls"
 APPROVALS_METRIC: Final = "business_approvals"
 
 OPEN_FOR: Final = timedelta(hours=24)
@@ -328,6 +329,8 @@ class ToolCalls:
             except Exception as error:  # noqa: BLE001 - of the owner's code; the model goes on
                 self.tell_failed(tool.name, error)
                 text, ended = f"This has failed: {type(error).__name__}.", "error"
+        if tool.server:
+            self.observe(SERVER_CALLS_METRIC, 1, server=tool.server.partition(" ")[0], outcome=ended)
         effects = msgspec.msgpack.encode(inside.effects) if inside.effects else b""
         return msgspec.structs.replace(approved, text=_cut(text), ended=ended, effects=effects)
 

@@ -69,6 +69,13 @@ class Tool:
         return {"type": FUNCTION, FUNCTION: function}
 
 
+Observe: TypeAlias = Callable[..., None]
+
+
+def observe_nothing(_metric: str, _value: float, **_labels: str) -> None:
+    """Does nothing: there is no supervisor."""
+
+
 class ToolSource(Protocol):
     """Where tools come from in a worker. Asked before each turn of the model, so they may change; it answers at once, and does no IO."""
 
@@ -78,7 +85,8 @@ class ToolSource(Protocol):
 class OpensTools(Protocol):
     """What an agent is given that has tools, such as an MCP server: opened before a worker's first job, closed behind its last one."""
 
-    def opened(self) -> AbstractAsyncContextManager[ToolSource]: ...
+    def opened(self, observe: Observe = observe_nothing) -> AbstractAsyncContextManager[ToolSource]:
+        """`observe` hears what becomes of the connection: a metric, a number, labels."""
 
 
 def canonical(value: object) -> bytes:

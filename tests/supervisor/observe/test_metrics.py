@@ -129,3 +129,21 @@ def test_tools_are_counted_by_name_up_to_a_number_of_names() -> None:
     assert value("business_tool_calls_total", tool="other", outcome="done") == 10
     assert value("business_tool_calls_total", tool="other", outcome="error") == 1
     assert value("business_approvals_total", outcome="granted") == 1
+
+
+def test_an_mcp_server_is_seen_to_come_and_go_and_so_are_its_calls() -> None:
+    metrics = Metrics()
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    for outcome, is_up in (("connected", 1), ("lost", 0), ("failed", 0), ("connected", 1), ("of the future", 0)):
+        metrics.observe("business_mcp_connections", {"server": "wiki", "outcome": outcome}, 1)
+        assert value("business_mcp_up", server="wiki") == is_up
+    assert value("business_mcp_connections_total", server="wiki", outcome="connected") == 2
+    for number in range(60):
+        metrics.observe("business_mcp_calls", {"server": f"s{number}", "outcome": "done"}, 1)
+    metrics.observe("business_mcp_calls", {"server": "wiki", "outcome": "unknown"}, 1)
+    assert value("business_mcp_calls_total", server="wiki", outcome="unknown") == 1
+    assert value("business_mcp_calls_total", server="s0", outcome="done") == 1
+    assert value("business_mcp_calls_total", server="other", outcome="done") == 11

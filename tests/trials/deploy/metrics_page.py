@@ -15,7 +15,7 @@ HEAD = """\
 
 Written from the code by `make metrics-page`; a test compares. `http://127.0.0.1:9090/metrics` (`HASHEE_HTTP_HOST`,
 `HASHEE_HTTP_PORT`) shows them in Prometheus' text format. No label says who writes to whom: each has a small closed set of values,
-or one that is bounded (20 models, 50 tools; then `other`). Alert rules, a scrape configuration and a dashboard: `deploy/monitoring/`.
+or one that is bounded (20 models, 50 tools, 50 MCP servers; then `other`). Alert rules, a scrape configuration and a dashboard: `deploy/monitoring/`.
 
 Counters are of one supervisor: add them up, `sum(rate(…))`. The gauges under "the whole agent" are told alike by every supervisor:
 take `max(…)`. What workers away from their supervisor did is in `hashee_job_attempt_total` of every supervisor; what they measure of

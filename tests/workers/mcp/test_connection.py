@@ -17,7 +17,7 @@ from tests.waiting import waiting_for
 from tests.workers.mcp.serving import PROGRAM, ROOT, serving, until_noted
 from workers import MCP, OutcomeUnknown
 from workers.errors import ToolError
-from workers.tools.tool import Tool, ToolSource
+from workers.tools.tool import Observe, Tool, ToolSource, observe_nothing
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
@@ -55,12 +55,14 @@ def logged() -> Iterator[list[str]]:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, how: str, **settings: Any) -> AsyncIterator[ToolSource]:
+async def opened(
+    tmp_path: Path, how: str, *, observe: Observe = observe_nothing, **settings: Any
+) -> AsyncIterator[ToolSource]:
     """A hostile server's tools; `starts` in the folder has its pids."""
     server = MCP(
         sys.executable, str(HERE / "hostile.py"), how, name="it", env={"STARTS": str(tmp_path / "starts")}, **settings
     )
-    async with server.opened() as source:
+    async with server.opened(observe) as source:
         yield source
 
 
@@ -98,7 +100,12 @@ async def call(source: ToolSource, title: str, **arguments: object) -> object:
 async def test_a_server_that_dies_in_mid_call_costs_that_call_and_is_there_again(
     tmp_path: Path, logged: list[str]
 ) -> None:
-    async with opened(tmp_path, "dies", allow={"search"}) as source:
+    seen = list[tuple[str, str, str]]()
+
+    def observe(metric: str, _value: float, *, server: str, outcome: str) -> None:
+        seen.append((metric, server, outcome))
+
+    async with opened(tmp_path, "dies", observe=observe, allow={"search"}) as source:
         await until_listed(source)
         with pytest.raises(ToolError, match="lost during the call"):
             await call(source, "search")
@@ -106,6 +113,7 @@ async def test_a_server_that_dies_in_mid_call_costs_that_call_and_is_there_again
             await call(source, "delete")
         assert len(pids(tmp_path)) == 2
     assert any("it has ended with status 1" in line for line in logged)
+    assert seen[:3] == [("business_mcp_connections", "it", how) for how in ("connected", "lost", "connected")]
     assert alive(tmp_path) == [], "and none is left behind"
 
 
