@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bus.records.budgets import DAY_MS, MINUTE_MS
+from bus.steps.policies import Busy
 from tests.bus.scenes import MemoryScene
 from tests.waiting import waiting_for
 from tests.workers.llm.endpoint import Answer, FakeEndpoint, endpoint, events
@@ -30,8 +31,9 @@ def texts(heard: list[Heard]) -> list[str]:
     return [one.text for one in heard if one.text]
 
 
-def agent_of(server: FakeEndpoint, *budgets: Budget) -> Agent:
-    agent = Agent(llm=LLM("Be brief.", base_url=server.base_url, model="small"), budget=budgets)
+def agent_of(server: FakeEndpoint, *budgets: Budget, when_busy: Busy = "queue") -> Agent:
+    llm = LLM("Be brief.", base_url=server.base_url, model="small")
+    agent = Agent(llm=llm, budget=budgets, when_busy=when_busy)
 
     @agent.on_command("book")
     async def book(chat: Chat) -> None:
@@ -89,6 +91,20 @@ async def test_an_answer_that_is_stopped_or_breaks_off_is_paid_for_as_far_as_it_
                 await stage.waits_over(60)
             assert stage.outcomes == ["stopped"]
             assert texts(await stage.say("again")) == [WAIT]
+
+
+async def test_messages_that_are_handled_together_are_one_job_and_count_once_for_who_wrote_first(
+    scene: MemoryScene,
+) -> None:
+    async with endpoint(events("Ahoy!", usage=USED)) as server:
+        agent = agent_of(server, Budget(messages_per_day=1, tokens_per_day=1000, reply=WAIT), when_busy="coalesce")
+        stage = Stage(scene, agent)
+        for who in ("ann", "ann", "ben"):
+            await stage.accept({"type": "text", "text": "hi"}, who)
+        assert texts(await stage.run()) == ["Ahoy!"], "one answer, for one call of the model"
+        assert len(server.requests) == 1
+        assert [scene.counted(f"s:{who}").messages for who in ("ann", "ben")] == [1, 0]
+        assert [scene.counted(f"s:{who}").tokens for who in ("ann", "ben")] == [sum(USED), 0]
 
 
 async def test_commands_that_are_built_in_and_answers_to_questions_are_never_beyond_one(scene: MemoryScene) -> None:
