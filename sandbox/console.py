@@ -19,7 +19,8 @@ import trio
 from sandbox.answering import Asks, CardAnswers, Given, Note
 from sandbox.cards import Cards
 from sandbox.drawing import buttons_of, drawn
-from sandbox.script_lines import Redaction, Step, difference, steps_in
+from sandbox.redaction import HEAD, Redaction
+from sandbox.script_lines import Step, difference, steps_in
 from sandbox.terminal import terminal_lines
 from sandbox.typed import QUIT, seconds_in, without_mark
 from workers.errors import CannotStart
@@ -136,6 +137,7 @@ class Console:
             self._chat = chat
             if self._options.record is not None:
                 self._record = self._options.record.open("w", encoding="utf-8")
+                self._record.write(HEAD)
             try:
                 await (self._talk() if self._is_interactive else self._play())
             finally:

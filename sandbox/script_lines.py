@@ -7,19 +7,8 @@ A line without either mark is said too; `# ` begins a comment. Where an answer s
 stand there; `<` alone is for nothing.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
-
-SECRETS: Final = (
-    re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),  # addresses of mail
-    re.compile(r"\b(?:sk|hsk|key|token)[-_][\w-]{8,}"),
-    re.compile(r"\b(?=\w*\d)(?=\w*[A-Za-z])\w{24,}\b"),
-    re.compile(r"\+?\d[\d /()-]{7,}\d"),  # numbers of phones and accounts; a date has fewer digits in a row
-    re.compile(r"\d{6,}"),
-)
-DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass
@@ -53,21 +42,3 @@ def difference(step: Step, said: list[str]) -> str:
     wanted = "\n".join(f"  < {line}" for line in step.expected) or "  nothing"
     heard = "\n".join(f"  < {line}" for line in said) or "  nothing"
     return f"line {step.number}: to {step.line!r} was expected\n{wanted}\nand the agent said\n{heard}"
-
-
-class Redaction:
-    """Takes out of a record what looks like a person's or a secret: the same is the same word everywhere."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-
-    def of(self, text: str) -> str:
-        """Returns the text without it."""
-        for pattern in SECRETS:
-            text = pattern.sub(self._word, text)
-        return text
-
-    def _word(self, found: re.Match[str]) -> str:
-        if DATE.fullmatch(found.group()):
-            return found.group()
-        return self._known.setdefault(found.group(), f"redacted-{chr(ord('a') + len(self._known) % 26)}")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sandbox.console import Console, ConsoleOptions, run_console
-from sandbox.script_lines import Redaction, steps_in
+from sandbox.script_lines import steps_in
 from tests.waiting import waiting_for
 from workers import Agent, Approval, Chat, Message
 
@@ -162,17 +162,13 @@ async def test_what_is_recorded_can_be_played_again_and_has_no_secrets(tmp_path:
     record = tmp_path / "record.txt"
     await played("/book\nann@example.org\n4\n1\nmy key is sk-12345678abcdef\n", record=record)
     text = record.read_text(encoding="utf-8")
+    assert text.startswith("# Recorded by")
+    assert "# NOT removed" in text
     assert "example.org" not in text
     assert "sk-1" not in text
     assert "< [approval] redacted-a, 4?" in text.splitlines()
     _, again = await played(text)
     assert not again.has_failed
-
-
-def test_the_same_secret_is_the_same_word_and_a_date_is_none() -> None:
-    redaction = Redaction()
-    assert redaction.of("a@b.org c@d.org a@b.org") == "redacted-a redacted-b redacted-a"
-    assert redaction.of("on 2026-12-01, call +49 171 2345678") == "on 2026-12-01, call redacted-c"
 
 
 def test_an_answer_to_nothing_is_no_script() -> None:
