@@ -191,6 +191,15 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/process/runner.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        (
+            "a_dead_letter_knows_what_it_has_read",
+            "            await self._note_what_was_read(hand)\n",
+            "            pass\n",
+        ),
+    ),
+    *of(
         "bus/steps/kept_steps.py",
         ("tests/bus/steps/test_rules_kept.py",),
         (

@@ -1428,3 +1428,24 @@ async def test_rule_16_what_has_been_dropped_meanwhile_is_no_more_seen_and_nothi
         await stage.accept({"type": "text", "text": str(number)}, "ben")
     await stage.run()
     assert texts(await stage.press(card, approve=True)) == ["I knew []"]
+
+
+async def test_rule_16_a_dead_letter_that_comes_back_sees_of_the_history_what_it_saw(scene: Scene) -> None:
+    agent, breaks = Agent(), [True]
+
+    @agent.on_message()
+    async def answer(message: Message, chat: Chat, history: History) -> None:
+        if message.text == "fragile" and breaks:
+            assert len(history) == 2
+            raise ValueError
+        await chat.reply(f"{message.text} after {[turn.text for turn in history if turn.role == 'user']}")
+
+    stage = Stage(scene, agent)
+    await stage.say("first")
+    await stage.say("fragile")
+    assert await stage.dead() == ["handler_error"]
+    assert texts(await stage.say("later")) == ["later after ['first']"]
+    breaks.clear()
+    assert texts(await stage.retry_dead()) == ["fragile after ['first']"]
+    assert texts(await stage.say("last")) == ["last after ['first', 'later', 'fragile']"]
+    assert await scene.leftovers() == []
