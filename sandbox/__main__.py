@@ -128,10 +128,21 @@ def init(*, directory: Path, template: str) -> None:
 @main.command()
 @click.argument("handler", required=False, metavar="[MODULE:AGENT]")
 @click.option(
-    "--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Take the lines of this file."
+    "--script",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take the lines of this file; with lines `< …` below one it ends with 1 where the agent says something else.",
 )
-@click.option("--record", type=click.Path(path_type=Path), help="Write what is said into this file, for `replay`.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object a line.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="Write what is said into this file, for `replay`; its head says what is left out of it, and what is not.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Write one JSON object a line; {"kind": "rest"} ends what a line has led to.',
+)
 @click.option("--person", default="ann", show_default=True, help="Who talks.")
 def console(*, handler: str | None, script: Path | None, record: Path | None, as_json: bool, person: str) -> None:
     """Talk to an agent in this process, without a server: agent:agent, HASHEE_HANDLER or the one that is named. `/?` says what it takes."""

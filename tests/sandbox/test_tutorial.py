@@ -45,6 +45,16 @@ async def test_the_script_is_what_the_agent_says(monkeypatch: pytest.MonkeyPatch
     assert not console.has_failed
 
 
+async def test_a_program_reads_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, _, expected = SCREENS["json"].partition("\n")
+    assert command == "$ echo hello | hashee-agent console --json"
+    out = io.StringIO()
+    await Console(
+        agent_of("chat", monkeypatch), ConsoleOptions("agent:agent", as_json=True), steps_in(["hello"]), out
+    ).run()
+    assert out.getvalue() == expected
+
+
 def test_init_writes_and_says_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     files = start_project(Path("mybot"), "chat")

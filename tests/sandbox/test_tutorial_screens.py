@@ -110,7 +110,7 @@ def test_the_generated_test_shows_what_the_page_shows(tmp_path: Path) -> None:
 
 
 def test_each_screen_of_the_page_is_held_by_a_test() -> None:
-    tested = {"init", "chat", "form", "script", "pytest", "dev"}
+    tested = {"init", "chat", "form", "script", "json", "pytest", "dev"}
     page = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
     assert SCREENS.keys() == tested
     assert page.count("\n```text") == len(tested)
