@@ -177,3 +177,13 @@ def test_every_wait_of_a_test_says_what_it_waits_for() -> None:
         if getattr(node, "attr", getattr(node, "id", "")) in {"fail_after", "fail_at"}
     ]
     assert bare == []
+
+
+def test_the_wheel_has_our_packages_and_no_test_nor_example() -> None:
+    loaded = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert loaded["packages"]["find"]["include"] == [f"{name}*" for name in PACKAGES]
+    top = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists() or any(path.glob("*.py"))}
+    assert top - {*PACKAGES, *NOT_OURS} == {"tests", "bench", "examples"}
+    assert not any(name.startswith(PACKAGES) for name in ("tests", "bench", "examples", "docs", "deploy"))
+    tests = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py") if re.match("test_|conftest", path.name)]
+    assert tests == []

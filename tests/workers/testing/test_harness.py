@@ -317,3 +317,24 @@ async def test_a_tool_of_the_persons_app_is_answered_as_it_answers(mock_clock: M
         assert (await chat.press(call_card, status="ok", result=["9:00"])).text == "free at ['9:00']"
 
     await survives(agent, script)
+
+
+async def test_a_tool_that_is_a_plain_function_takes_its_time_and_is_not_taken_for_lost(mock_clock: MockClock) -> None:
+    agent, done = Agent(llm=LLM()), list[str]()
+
+    @agent.tool(sensitivity="high", timeout=timedelta(seconds=5))
+    def clean(what: str) -> str:
+        time.sleep(0.2)
+        done.append(what)
+        return f"{what} is clean"
+
+    @agent.on_message("text")
+    async def answer(llm: LLM) -> None:
+        await llm.reply()
+
+    async with Harness(agent, llm=ScriptedLLM(call("clean", what="desk"), "Done.")) as chat:
+        [card] = await chat.say("clean it")
+        assert (await chat.press(card, approve=True)).texts == ["Done."]
+        assert chat.llm is not None
+        assert chat.llm.calls[-1].texts[-1] == "desk is clean"
+    assert done == ["desk"]
