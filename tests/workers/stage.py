@@ -234,6 +234,7 @@ class Stage:
         is_overheard: bool = False,
         reply_to: str | None = None,
         stops: str = "",
+        sender_type: str = "human",
     ) -> str:
         """A message comes in; its id. `stops`: the card whose Stop button it is."""
         talk = await self.talk_here()
@@ -243,7 +244,7 @@ class Stage:
             conversation_id=CONVERSATION,
             conversation_type=self.conversation_type,
             sender_id=who,
-            sender_type="human",
+            sender_type=sender_type,
             payload=dict(payload),
             is_overheard=is_overheard,
             reply_to=reply_to,

@@ -318,15 +318,22 @@ class OpenLLM:
                 chat,
                 thread,
                 tuple(messages),
-                ModelTurns(thread, observe, partial(self._tell_busy, chat, messages)),
+                self._turns(chat, thread, messages, observe),
                 calls,
             )
         )
 
-    async def _tell_busy(self, chat: Chat, messages: Sequence[InboundMessage], turn: str) -> None:
-        """Tells a person who waits for an answer that the endpoint is busy, once in a turn. Another agent hears nothing, or it would answer that."""
-        if self.words.busy is not None and all(message.sender_type == HUMAN for message in messages):
-            await chat.say_aside(self.words.busy, f"busy:{turn}")
+    def _turns(self, chat: Chat, thread: ThreadRun, messages: Sequence[InboundMessage], observe: Observe) -> ModelTurns:
+        """Returns the turns of a run. A person who waits for an answer is told once that the endpoint is busy; another agent hears nothing, or it
+        would answer that, and nobody waits for a reminder.
+        """
+        waits = thread.job.kind == "message" and all(message.sender_type == HUMAN for message in messages)
+
+        async def tell_busy(turn: str) -> None:
+            if waits and self.words.busy is not None:
+                await chat.say_aside(self.words.busy, f"busy:{turn}")
+
+        return ModelTurns(thread, observe, tell_busy)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,17 @@ async def test_a_busy_endpoint_has_the_message_again_and_uses_nothing_up() -> No
         scene.close()
 
 
+async def test_another_agent_hears_nothing_of_a_busy_endpoint_or_it_would_answer_that() -> None:
+    async with endpoint(refusal("429 Slow Down", None, "Retry-After: 300")) as server:
+        scene = MemoryScene()
+        for kind, heard in (("agent", ["One moment."]), ("human", ["One moment.", Words().busy])):
+            stage = Stage(scene, agent_of(server))
+            await stage.accept({"type": "text", "text": "hi"}, kind, sender_type=kind)
+            assert texts(await stage.run()) == heard
+            scene.close()
+            scene = MemoryScene()
+
+
 @pytest.mark.parametrize("words", ["Geduld.", None])
 async def test_who_waits_for_long_for_a_busy_endpoint_is_told_so_once_and_the_model_does_not_hear_of_it(
     words: str | None, monkeypatch: pytest.MonkeyPatch

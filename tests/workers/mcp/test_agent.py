@@ -11,6 +11,7 @@ from tests.workers.llm.endpoint import endpoint, events
 from tests.workers.stage import Stage
 from tests.workers.tools.scenes import agent_at, call, told
 from workers import MCP, Agent, CannotStart
+from workers.testing import conversation
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
@@ -37,6 +38,18 @@ async def test_what_is_allowed_runs_and_a_person_is_asked_about_the_rest(tmp_pat
             assert "it (" in f"{card.artifact} {card.card}", "whose tool it is"
             assert [one.text for one in await stage.press(card, approve=True) if one.text] == ["It is gone."]
         stage.scene.close()
+
+
+async def test_calls_are_counted_by_server_and_how_they_ended(tmp_path: Path) -> None:
+    async with endpoint(call("it_search"), events("Found.")) as server:
+        env = {"STARTS": str(tmp_path / "starts")}
+        chat = conversation(
+            agent_at(server, mcp=[MCP(sys.executable, HOSTILE, "well", name="it", env=env, allow={"search"})])
+        )
+        with waiting_for("the answer", SECONDS):
+            await chat.say("find it")
+    seen = [one.labels for one in chat.observations if one.metric == "business_mcp_calls"]
+    assert seen == [{"server": "it", "outcome": "done"}]
 
 
 async def test_a_second_server_that_cannot_start_is_named_though_the_first_one_is_there(tmp_path: Path) -> None:
