@@ -8,7 +8,7 @@
 -- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH WRITE_COUNT LEDGER LOAD HELD
 -- What happens seldom in the operations that every message has, by far the most of all. Such a function costs a script nothing before it is called, and then somewhat more.
 -- RARE stops flag_stop deliver lets_in say_once take_off take_off_running put_on count_waiting load_of_new has_room room_in_mailbox enqueue
--- RARE start_waiting_job start_first_placed recall_places unpark policy may_say interrupt leave_turn start_reply_or_rest
+-- RARE start_waiting_job start_first_placed recall_places unpark policy may_say interrupt leave_turn start_reply_or_rest begin_stream
 local CONVERSATION_ID = ARGV[1]
 
 local JOBS_GROUP = 'workers'
@@ -136,7 +136,7 @@ local function next_after(seq)
 end
 
 local function take_seq(seq, next)
-  if seq >= next then redis.call('HSET', CONVERSATION, 'next', next_after(seq)) end
+  if seq >= next then redis.call('HSET', CONVERSATION, 'next', string.format('%d', next_after(seq))) end
 end
 
 local function how_taken(seq, next)
@@ -151,7 +151,7 @@ local function is_current(hash, version)
 end
 
 local function store_session(session, version, sealed, epoch)
-  redis.call('HSET', session, 'v', tonumber(version) + 1, 'b', sealed, 'e', epoch)
+  redis.call('HSET', session, 'v', string.format('%d', version + 1), 'b', sealed, 'e', epoch)
 end
 
 -- What each message in quarantine waits for: members of one sorted set, found by their beginning
@@ -310,7 +310,7 @@ local function is_idle()
 end
 
 local function begin_work()
-  redis.call('ZADD', BUSY, 'NX', now_ms(), CONVERSATION_ID)
+  redis.call('ZADD', BUSY, 'NX', string.format('%d', now_ms()), CONVERSATION_ID)
 end
 
 local function rest()
@@ -648,6 +648,12 @@ local function end_reply(entry)
   if not entry then redis.call('ZREM', BUSY, CONVERSATION_ID) end -- nothing waits and nothing is counted: so it is after nearly every reply
 end
 
+-- The reply under way was the beginning of a stream, which needs no acknowledgement. `holder`: the supervisor that has begun it.
+local function begin_stream(stream, holder)
+  redis.call('HSET', STREAMS, CONVERSATION_ID, stream .. ' ' .. holder)
+  end_reply(redis.call('HGET', CONVERSATION, 'entry'))
+end
+
 -- Puts a reply into the out-box of a conversation at work. `has_reply`: whether one is under way, if that is known; one is afterwards.
 local function say(record, has_reply)
   local length = redis.call('RPUSH', OUT_BOX, record)
@@ -707,7 +713,7 @@ end
 local function put_sent(client_message_id, record, holder, what, due_ms, told)
   redis.call('HSET', CONVERSATION, 'reply', 'sent')
   redis.call('HSET', SENT, 'cmid', client_message_id, 'r', record, 'holder', holder, 'what', what, 'note', told)
-  redis.call('ZADD', OUTBOX, due_ms, CONVERSATION_ID)
+  redis.call('ZADD', OUTBOX, string.format('%d', due_ms), CONVERSATION_ID)
   redis.call('HSET', ACKS, client_message_id, CONVERSATION_ID)
 end
 

@@ -1,6 +1,6 @@
 """Works a queue per conversation (DESIGN P3): its messages one after the other, different conversations never behind each other.
 
-A queue and its task exist only while there is something in it. What waits is counted in bytes, in all and by whom.
+A queue exists, and has a task, only while there is something in it. What waits is counted in bytes, in all and by whom.
 """
 
 from collections import deque
@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
+from bus.transport.spare_tasks import SpareTasks
 from supervisor.inbound.shares import Shares
 
 Item = TypeVar("Item")
@@ -34,7 +35,7 @@ class Lanes(Generic[Item]):
         self._work = work
         self._lanes: dict[str, deque[tuple[Item, int, tuple[Hashable, ...]]]] = {}
         self._shares = Shares(most_bytes)
-        self._started: trio.Nursery | None = None
+        self._started: SpareTasks[str] | None = None
         self.waiting = 0
         """Items in queues or under way."""
 
@@ -57,7 +58,7 @@ class Lanes(Generic[Item]):
             return
         self._lanes[lane] = deque([(item, size, takers)])
         if self._started is not None:
-            self._started.start_soon(self._run_lane, lane)
+            self._started.start_soon(lane)
 
     def _admits(
         self, queue: deque[tuple[Item, int, tuple[Hashable, ...]]] | None, size: int, takers: tuple[Hashable, ...]
@@ -67,9 +68,9 @@ class Lanes(Generic[Item]):
     async def run(self) -> None:
         """Works the lanes, until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._started = SpareTasks(nursery, self._run_lane)
             for lane in self._lanes:
-                nursery.start_soon(self._run_lane, lane)
-            self._started = nursery
+                self._started.start_soon(lane)
             await trio.sleep_forever()
 
     async def _run_lane(self, lane: str) -> None:

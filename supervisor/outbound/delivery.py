@@ -11,6 +11,7 @@ from bus.records.records import BadRecord
 from bus.steps.outbox import Outbox
 from bus.steps.store import now_ms
 from bus.transport.acquire import acquire
+from bus.transport.spare_tasks import SpareTasks
 from bus.transport.wire import MENDABLE, RedisFailed
 from host.instance import Instance
 from supervisor.observe.metrics import Metrics
@@ -67,7 +68,7 @@ class Delivery:
         self._pauses = pauses
         self.traces = MessageTraces()
         self._early: list[MessageAck | MessageError] = []
-        self._settling: trio.Nursery | None = None
+        self._settling: SpareTasks[MessageAck | MessageError] | None = None
         self.waiting = 0
         """Answers that are heard and not noted yet."""
         self._slots = trio.Semaphore(MOST_AT_ONCE)
@@ -82,7 +83,7 @@ class Delivery:
         if self._settling is None:
             self._early.append(answer)
         else:
-            self._settling.start_soon(self._settle, answer)
+            self._settling.start_soon(answer)
         conversation = self._outbox.own_conversation_of(answer.client_message_id)
         if conversation is not None:
             self._pending.heard(conversation)
@@ -91,9 +92,9 @@ class Delivery:
         """Notes answers and sends again what has none, until cancelled."""
         async with trio.open_nursery() as nursery:
             early, self._early = self._early, []
+            self._settling = SpareTasks(nursery, self._settle)
             for answer in early:
-                nursery.start_soon(self._settle, answer)
-            self._settling = nursery
+                self._settling.start_soon(answer)
             nursery.start_soon(self._leave_in_doubt)
             try:
                 await self._resend()

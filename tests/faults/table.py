@@ -535,6 +535,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "workers/kept/thread.py:ThreadRun.until_a_step_may_begin",
         "supervisor/relay/connection.py:Connection.wait_connected",
         "supervisor/inbound/lanes.py:Lanes._run_lane",
+        "bus/transport/spare_tasks.py:SpareTasks._run",
         "supervisor/pool/pool.py:Pool.wait_until_ready",
         "supervisor/relay/slots.py:ConnectionSlot.take",
         "supervisor/relay/slots.py:ConnectionSlot.wait_standby",
@@ -543,6 +544,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
     ),
     "our own clock and what this process knows": (
         "workers/process/overrun.py:OverrunWatch._run",
+        "workers/process/long_runs.py:LongRuns.watch",
         "workers/process/worker.py:Worker._watch_threads",
         "workers/process/worker.py:Worker._leave_when_alone",
         "workers/process/runner.py:Runner._over_time",

@@ -29,6 +29,8 @@ class Hand:
     """The wait whose answer it is."""
     gives_back: bool = False
     """What its thread had to note has no room in Redis: it runs again later."""
+    broken_by: Exception | None = None
+    """What went wrong beside its handler."""
     is_known: bool = False
     """Whether it is known what it means to the threads that wait: until then it may be an answer, which nothing interrupts."""
     ending: bool = False

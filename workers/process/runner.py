@@ -7,8 +7,7 @@ it never gives two jobs of one conversation at once.
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -42,6 +41,7 @@ from workers.kept.outlet import WorkerBus, until_redis_answers
 from workers.kept.waits import Answered, Refused, answer_in, asked_for_a_text, continued, quotable
 from workers.process.hand import Hand
 from workers.process.logs import Log, kind, where, where_it_stands, whole
+from workers.process.long_runs import LongRuns
 from workers.process.slots import Slots
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
@@ -150,6 +150,7 @@ class Runner:
             files=files,
         )
         self._hands: dict[str, Hand] = {}
+        self._long_runs = LongRuns(min(LONG_SECONDS, settings.job_seconds))
         self._room = trio.Event()
         self._taking = trio.CancelScope()
         self._company: trio.Nursery | None = None
@@ -165,6 +166,7 @@ class Runner:
             self._company = company
             company.start_soon(self._be_seen)
             company.start_soon(self._soon.run)
+            company.start_soon(self._long_runs.watch, company)
             async with trio.open_nursery() as nursery:
                 with self._taking:
                     await self._take(nursery)
@@ -241,7 +243,10 @@ class Runner:
 
     async def _end_cancelled(self, hand: Hand) -> None:
         """Ends a job whose run was cancelled: it was superseded, is handed back, or was lost."""
-        if hand.stopped:
+        if hand.broken_by is not None:
+            with trio.CancelScope(shield=True):
+                await self._fail_by(hand, hand.broken_by)
+        elif hand.stopped:
             await self._end_stopped(hand)
         elif hand.superseded and not hand.job.continues:
             await self._end_superseded(hand)
@@ -308,7 +313,7 @@ class Runner:
             return
         hand.began_ms = None if started.is_noted else int(time.time() * 1000)
         try:
-            async with self._limited(hand):
+            async with self._long_runs.run(partial(self._attend, hand), partial(self._fail_later, hand)):
                 ended = await self._handle(hand, started, answer)
         except Retry as asked:
             await self._retry_as_asked(hand, asked)
@@ -435,36 +440,23 @@ class Runner:
         if began_ms is not None:
             await until_redis_answers(partial(self._bus.start, hand.job, began_ms=began_ms))
 
-    @asynccontextmanager
-    async def _limited(self, hand: Hand) -> AsyncIterator[None]:
-        """Ends a run at its time limit, whatever Redis does: cancels its handler, and ends its job in Redis as soon as possible.
-
-        A handler in a thread cannot be cancelled and runs on.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._attend, hand, nursery)
-            raised: BaseException | None = None
-            try:
-                yield
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the nursery, not in a group
-                raised = error
-            nursery.cancel_scope.cancel()
-        if raised is not None:
-            raise raised
-
     async def _attend(self, hand: Hand, nursery: trio.Nursery) -> None:
-        """Notes the start of a run that takes long, shows that it is worked on, and watches its time limit.
-
-        Most runs are short and need no second task.
+        """Notes the start of a run that takes long, shows that it is worked on, and ends it at its time limit, whatever Redis does: cancels its
+        handler, and ends its job in Redis as soon as possible. A handler in a thread cannot be cancelled and runs on.
         """
-        limit, began = self._settings.job_seconds, trio.current_time()
-        await trio.sleep(min(LONG_SECONDS, limit))
+        limit = self._settings.job_seconds
+        began = trio.current_time() - min(LONG_SECONDS, limit)
         nursery.start_soon(self._unless_refused, hand, self._tell_start)
         await trio.sleep_until(began + min(TYPING_AFTER_SECONDS, limit))
         if hand.sending is not None and hand.job.conversation_id != NOWHERE:
             nursery.start_soon(keep_typing, hand.sending)
         await trio.sleep_until(began + limit)
         await self._unless_refused(hand, self._over_time)
+
+    def _fail_later(self, hand: Hand, error: Exception) -> None:
+        """Ends a run that could not be attended to: its job fails."""
+        hand.broken_by = error
+        hand.scope.cancel()
 
     async def _over_time(self, hand: Hand) -> None:
         given = 0.0

@@ -55,7 +55,7 @@ if not kind then
   put('kind', ARGV[10])
   put('person', ARGV[11])
 end
-if seq >= next then put('next', next_after(seq)) end
+if seq >= next then put('next', string.format('%d', next_after(seq))) end
 if is_stop then flag_stop(entry, ARGV[22]) end
 if is_let_in then redis.call('HSET', KEYS[OWN + 2], 'let:' .. ARGV[23], ARGV[14]) end
 if not entry and job ~= '' then

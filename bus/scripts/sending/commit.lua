@@ -51,8 +51,7 @@ if KEYS[LAST_SESSION + 1] then leave_turn(KEYS[LAST_SESSION + 1], job) end
 note('encrypted', job, place .. ' ' .. ARGV[5])
 local stream = ARGV[13] ~= '' and redis.call('HGET', STREAMS, CONVERSATION_ID) or ''
 if ARGV[6] == '' then
-  redis.call('HSET', STREAMS, CONVERSATION_ID, ARGV[13] .. ' ' .. ARGV[3])
-  end_reply(redis.call('HGET', CONVERSATION, 'entry'))
+  begin_stream(ARGV[13], ARGV[3])
   return { 'committed', write_count, stream, commits }
 end
 if stream ~= '' then redis.call('HDEL', STREAMS, CONVERSATION_ID) end

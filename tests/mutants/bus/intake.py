@@ -19,7 +19,7 @@ OF_INTAKE = (
         ("accept_bounds_what_waits_in_all", ">= tonumber(ARGV[17]) then", "< 0 then"),
         ("accept_bounds_a_mailbox", "is_full = entry and room_in_mailbox() <= 0", "is_full = false"),
         ("accept_parks_where_it_is_wanted", " and policy('full') ~= 'park'", ""),
-        ("accept_moves_next", "if seq >= next then put('next', next_after(seq)) end", ""),
+        ("accept_moves_next", "if seq >= next then put('next', string.format('%d', next_after(seq))) end", ""),
     ),
     *of(
         script("accept"), BYTES,

@@ -27,7 +27,7 @@ OF_THE_LIBRARY = (
         script("_library"), IDS,
         ("ids_are_aligned", "if at % ID_BYTES == 1 then return true end", "if true then return true end"),
         ("ids_are_trimmed", "if length < IDS_TRIM_AT then return field, ulid_ms end", "if true then return field, ulid_ms end"),
-        ("next_never_falls", "if seq >= next then redis.call('HSET', CONVERSATION, 'next', next_after(seq)) end", "redis.call('HSET', CONVERSATION, 'next', next_after(seq))"),
+        ("next_never_falls", "if seq >= next then redis.call('HSET', CONVERSATION, 'next', string.format('%d', next_after(seq))) end", "redis.call('HSET', CONVERSATION, 'next', string.format('%d', next_after(seq)))"),
     ),
     *of(
         script("_library"), PARKING,

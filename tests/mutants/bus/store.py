@@ -11,6 +11,12 @@ OF_THE_STORE = (
         ("no_script_is_cut_in_its_middle", "if len(names) < 2 or names.isdisjoint(WRITES):", "if True:"),
     ),
     *of(
+        "bus/transport/spare_tasks.py", ("tests/bus/transport/test_spare_tasks.py",),
+        ("a_task_that_waits_is_used_again", "        if self._spare:\n", "        if False:\n"),
+        ("so_many_tasks_wait", "if len(self._spare) >= MOST_SPARE:", "if False:"),
+        ("work_has_the_context_of_its_maker", "self._context.run(self._nursery.start_soon, self._run, item)", "self._nursery.start_soon(self._run, item)"),
+    ),
+    *of(
         script("put_grant"), GRANTS,
         ("a_grant_is_of_the_row_that_was_read", "if not is_current(KEYS[1], ARGV[1]) then", "if false then"),
         ("a_grant_is_of_the_head_that_was_read", "if (redis.call('GET', KEYS[4]) or '') ~= ARGV[4] then", "if false then"),

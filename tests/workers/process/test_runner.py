@@ -285,6 +285,23 @@ async def test_a_job_over_its_time_limit_ends_as_timeout_and_its_handler_is_canc
     assert not bus.finished
 
 
+async def test_a_job_whose_long_run_could_not_be_attended_to_fails_and_the_next_one_runs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Broken(MemoryBus):
+        async def start(self, job: Job, *more: Any, **named: Any) -> Any:
+            if job.job_id == "message-1":
+                raise ValueError("a fault of ours")
+            return await super().start(job, *more, **named)
+
+    bus = Broken()
+    async with running(agent_that(seconds=5), bus):
+        bus.give(job_of(number=1), job_of(number=2))
+        await bus.until(lambda: bus.failed and bus.finished)
+    assert [(job_id, reason) for job_id, reason, _ in bus.failed] == [("message-1", "handler_error")]
+    assert bus.finished == ["message-2"]
+
+
 async def test_a_thread_over_its_time_limit_keeps_its_slot_and_what_it_ends_with_changes_nothing() -> None:
     agent, bus, may_end = Agent(), MemoryBus(), threading.Event()
 
