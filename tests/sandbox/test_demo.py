@@ -79,6 +79,7 @@ class Terminal:
         self.process = process
         self._descriptor = descriptor
         self._seen = ""
+        self.all_seen = ""
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
@@ -100,7 +101,9 @@ class Terminal:
     def _read(self, deadline: float) -> bytes:
         is_readable, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
         assert is_readable, f"nothing came any more after {self._seen!r}"
-        return os.read(self._descriptor, 65536)
+        data = os.read(self._descriptor, 65536)
+        self.all_seen += data.decode(errors="replace")
+        return data
 
     @property
     def seen(self) -> str:
@@ -154,6 +157,20 @@ def test_on_a_terminal_a_chat_shows_the_stream_and_quits(tmp_path: Path) -> None
         terminal.drain()
         assert terminal.process.wait(20) == 0
     assert nothing_is_left(tmp_path)
+
+
+@pytest.mark.long
+def test_a_terminal_that_is_read_aloud_gets_each_answer_once_whole_and_without_colour(tmp_path: Path) -> None:
+    with demo_on_a_terminal(tmp_path, TERM="dumb") as terminal:
+        terminal.expect("you ›")
+        terminal.type("/stream one two three four\n")
+        terminal.expect("you ›")
+        terminal.expect("echo: one two three four")
+        terminal.type("/quit\n")
+        terminal.drain()
+        assert terminal.process.wait(20) == 0
+    assert terminal.all_seen.count("echo: one") == 1
+    assert "\x1b" not in terminal.all_seen
 
 
 def test_on_a_terminal_a_handlers_error_is_shown_with_its_traceback(tmp_path: Path) -> None:
