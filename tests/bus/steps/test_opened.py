@@ -128,6 +128,16 @@ def test_what_was_read_least_lately_leaves_where_there_is_no_room(monkeypatch: p
     assert known(lately, *"de") == "de"
 
 
+def test_what_has_gone_takes_no_room_any_more() -> None:
+    lately = HistoriesLately(most_bytes=12 * SIZE + 10)
+    lately.begin("a", RECORDS[:10])
+    assert numbers(lately.follow("a", 0, RECORDS[5:12])) == list(range(5, 12))
+    lately.begin("b", RECORDS[:5])
+    assert known(lately, "a", "b") == "ab"
+    lately.begin("c", RECORDS[:2])
+    assert known(lately, "a", "b", "c") == "ab"
+
+
 def test_what_nobody_has_read_for_a_while_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("bus.steps.opened.time.monotonic", lambda: now[0])
