@@ -1,7 +1,8 @@
-"""A file of 100 MB there and back through worker and file gate, beside a bare copy to and from the same relay in the same run; and the memory that it takes.
+"""A file of 100 MB there and back through worker and file gate, beside bare copies to and from the same relay in the same run; and what it takes.
 
-A turn is: bare copy in and out, then a person's file that a worker reads and one that it sends. Medians of the turns. Memory is the peak (VmHWM, reset
-before each file) above what the process held before its first file; the gate begins with the first one, so its idle is after a small one.
+A turn is: each bare copy out and in, then a person's file that a worker reads into a file and one that it sends. Medians of the turns. Memory is
+the peak (VmHWM, reset before each file) above what the process held before its first file; the gate begins with the first one, so its idle is
+after a small one.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import httpx2
 import trio
 
-from bench._children import BenchmarkFailed, family
+from bench._children import BenchmarkFailed, cpu_seconds, family
 from sandbox.api import RelayApi
 from sandbox.children import relay_process, running
 from sandbox.people import Person, connected, make_person
@@ -34,6 +37,7 @@ PIECE = 1 << 20
 TURN_SECONDS = 300.0
 MOST_ABOVE_IDLE_MIB = 24.0
 LEAST_RATIO = 0.6
+WAYS = ("out", "in")
 PROCESSES = {
     "worker": b"hashee-agent: worker",
     "gate": b"hashee-agent: files",
@@ -43,52 +47,84 @@ PROCESSES = {
 Figures = dict[str, float]
 
 
+class Floor(NamedTuple):
+    """A copy that people would write. `hashes`: it takes the SHA-256 of what comes, as whoever trusts it has to (pip, docker pull); what goes is
+    hashed by all of them, since the relay asks for it.
+    """
+
+    library: str
+    hashes: bool
+
+
+FLOORS: Final = {
+    "http.client, hashed": Floor("http.client", hashes=True),
+    "http.client, not hashed": Floor("http.client", hashes=False),
+    "httpx2, hashed": Floor("httpx2", hashes=True),
+}
+"""The first is what is compared with: pieces of 1 MiB, and hashed as ours is. http.client reads into the file's own piece; httpx2 is what people take."""
+COMPARED: Final = "http.client, hashed"
+
+
 class Bare:
-    """Copies bytes to and from the relay, one connection, large pieces, nothing sealed."""
+    """Copies bytes from a file to the relay, and from there into another file; one connection each, nothing sealed."""
 
     def __init__(self, url: str, agent_id: str, token: str, conversation_id: str) -> None:
+        self._url = url
         self._at = urlsplit(url)
         self._agent_id = agent_id
         self._token = {"authorization": f"Bearer {token}"}
         self._conversation_id = conversation_id
 
-    def copy(self, path: Path) -> Figures:
-        """Seconds in and out. What is sent is hashed, as the relay asks for it, and what comes, as whoever trusts it has to."""
+    def copy(self, path: Path, into: Path, floor: Floor) -> Figures:
+        """Returns seconds in and out."""
         size = path.stat().st_size
         about = {"filename": "f", "content_type": "x/y", "size": size, "conversation_id": self._conversation_id}
         began = time.perf_counter()
         upload = self._asked("POST", f"/agents/{self._agent_id}/files", about)["data"]["upload_id"]
         digest = hashlib.sha256()
-        connection = self._open()
-        connection.request(
-            "PUT",
-            f"/agents/{self._agent_id}/files/{upload}/upload",
-            _pieces(path, digest),
-            {**self._token, "content-length": str(size)},
-        )
-        connection.getresponse().read()
-        connection.close()
+        self._put(floor, f"/agents/{self._agent_id}/files/{upload}/upload", _pieces(path, digest), size)
         named = self._asked("POST", "/files/confirm", {"upload_id": upload, "sha256": digest.hexdigest()})
-        sent = time.perf_counter()
-        connection = self._open()
-        connection.request("GET", f"/files/{named['data']['attachment_id']}", headers=self._token)
-        answer, came = connection.getresponse(), hashlib.sha256()
-        while piece := answer.read(PIECE):
-            came.update(piece)
-        connection.close()
-        if came.digest() != digest.digest():
+        sent, came = time.perf_counter(), hashlib.sha256()
+        with (
+            into.open("wb", buffering=0) as file,
+            self._got(floor, f"/files/{named['data']['attachment_id']}") as pieces,
+        ):
+            for piece in pieces:
+                if floor.hashes:
+                    came.update(piece)
+                file.write(piece)
+        took = time.perf_counter() - sent
+        if _digest_of(into) != digest.digest() or (floor.hashes and came.digest() != digest.digest()):
             raise BenchmarkFailed("the bare copy did not come back as it was")
-        return {"out": sent - began, "in": time.perf_counter() - sent}
+        return {"out": sent - began, "in": took}
+
+    def _put(self, floor: Floor, path: str, pieces: Iterator[bytes], size: int) -> None:
+        headers = {**self._token, "content-length": str(size)}
+        if floor.library == "httpx2":
+            httpx2.put(f"{self._url}{path}", content=pieces, headers=headers, timeout=60).raise_for_status()
+            return
+        with closing(self._open()) as connection:
+            connection.request("PUT", path, pieces, headers)
+            connection.getresponse().read()
+
+    @contextmanager
+    def _got(self, floor: Floor, path: str) -> Iterator[Iterator[bytes]]:
+        if floor.library == "httpx2":
+            with httpx2.stream("GET", f"{self._url}{path}", headers=self._token, timeout=60) as answer:
+                yield answer.iter_raw()
+            return
+        with closing(self._open()) as connection:
+            connection.request("GET", path, headers=self._token)
+            answer = connection.getresponse()
+            yield iter(partial(answer.read, PIECE), b"")
 
     def _open(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._at.hostname or "", self._at.port, timeout=60, blocksize=PIECE)
 
     def _asked(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection = self._open()
-        connection.request(method, path, json.dumps(body), {**self._token, "content-type": "application/json"})
-        answer = connection.getresponse().read()
-        connection.close()
-        told: dict[str, Any] = json.loads(answer)
+        with closing(self._open()) as connection:
+            connection.request(method, path, json.dumps(body), {**self._token, "content-type": "application/json"})
+            told: dict[str, Any] = json.loads(connection.getresponse().read())
         return told
 
 
@@ -124,6 +160,7 @@ async def _measured(mib: int, turns: int) -> dict[str, Any]:
                 "HASHEE_HANDLER": "bench._files_agent:agent",
                 "HASHEE_WORKERS": "1",
                 "BENCH_FILE": str(path),
+                "BENCH_INTO": str(folder / "came.bin"),
             }
             up = [sys.executable, "-m", "supervisor", "up"]
             async with running(
@@ -138,20 +175,35 @@ async def _measured(mib: int, turns: int) -> dict[str, Any]:
                     idle = {**_rss(agent.pid), **idle}
                     bare = Bare(url, account.agent_id, account.token, conversation)
                     found = [
-                        (
-                            await trio.to_thread.run_sync(bare.copy, path),
-                            await _with_peaks(agent.pid, person, conversation, path),
+                        Turn(
+                            {
+                                name: await trio.to_thread.run_sync(bare.copy, path, folder / "bare.bin", floor)
+                                for name, floor in FLOORS.items()
+                            },
+                            *await _with_peaks(agent.pid, person, conversation, path),
                         )
                         for _ in range(turns)
                     ]
     return _figures(mib, idle, found)
 
 
-async def _with_peaks(pid: int, person: Person, conversation: str, path: Path) -> tuple[Figures, dict[str, float]]:
-    """Seconds of one file there and one back, and the peak of each process meanwhile."""
+class Turn(NamedTuple):
+    """`bare` and `ours`: seconds by direction, of each floor; `peaks` in MiB and `cpu` in seconds by process, of both directions of ours."""
+
+    bare: dict[str, Figures]
+    ours: Figures
+    peaks: Figures
+    cpu: Figures
+
+
+async def _with_peaks(pid: int, person: Person, conversation: str, path: Path) -> tuple[Figures, Figures, Figures]:
+    """Seconds of one file there and one back, and the peak and the CPU of each process meanwhile."""
     _reset_peaks(pid)
+    before = {name: cpu_seconds([process]) for name, process in _processes(pid).items()}
     seconds = await _turn(person, conversation, path, path)
-    return seconds, {name: _status(process, "VmHWM") for name, process in _processes(pid).items()}
+    processes = _processes(pid)
+    peaks = {name: _status(process, "VmHWM") for name, process in processes.items()}
+    return seconds, peaks, {name: cpu_seconds([one]) - before[name] for name, one in processes.items()}
 
 
 async def _turn(person: Person, conversation: str, source: bytes | Path, path: Path) -> Figures:
@@ -167,21 +219,28 @@ async def _turn(person: Person, conversation: str, source: bytes | Path, path: P
     return seconds
 
 
-def _figures(
-    mib: int, idle: dict[str, float], found: list[tuple[Figures, tuple[Figures, dict[str, float]]]]
-) -> dict[str, Any]:
-    bare = {way: statistics.median(one[way] for one, _ in found) for way in ("in", "out")}
-    ours = {way: statistics.median(one[way] for _, (one, _) in found) for way in ("in", "out")}
-    above = {name: round(max(peaks[name] for _, (_, peaks) in found) - idle[name], 1) for name in PROCESSES}
-    ratios = {way: round(statistics.median(b[way] / o[way] for b, (o, _) in found), 2) for way in ("in", "out")}
+def _figures(mib: int, idle: dict[str, float], found: list[Turn]) -> dict[str, Any]:
+    def rate(seconds: list[float]) -> float:
+        return round(mib / statistics.median(seconds), 1)
+
+    def ratios(floor: str) -> dict[str, float]:
+        return {way: round(statistics.median(one.bare[floor][way] / one.ours[way] for one in found), 2) for way in WAYS}
+
+    above = {name: round(max(one.peaks[name] for one in found) - idle[name], 1) for name in PROCESSES}
     return {
         "mib": mib,
         "turns": len(found),
-        "bare_mib_per_second": {way: round(mib / seconds, 1) for way, seconds in bare.items()},
-        "ours_mib_per_second": {way: round(mib / seconds, 1) for way, seconds in ours.items()},
-        "ratios": {**ratios, "wanted": LEAST_RATIO},
+        "bare_mib_per_second": {
+            floor: {way: rate([one.bare[floor][way] for one in found]) for way in WAYS} for floor in FLOORS
+        },
+        "ours_mib_per_second": {way: rate([one.ours[way] for one in found]) for way in WAYS},
+        "ratios": {floor: ratios(floor) for floor in FLOORS},
+        "wanted": {"ratio": LEAST_RATIO, "to": COMPARED, "peak_above_idle_mib": MOST_ABOVE_IDLE_MIB},
+        "cpu_seconds_there_and_back": {
+            name: round(statistics.median(one.cpu[name] for one in found), 2) for name in PROCESSES
+        },
         "idle_mib": {name: round(value, 1) for name, value in idle.items()},
-        "peak_above_idle_mib": {**above, "wanted_of_worker_and_gate": MOST_ABOVE_IDLE_MIB},
+        "peak_above_idle_mib": above,
     }
 
 

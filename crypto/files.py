@@ -133,7 +133,7 @@ class FileSealer:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Sealed chunks that are complete now, to be iterated to the end; a full one may wait to be the last.
 
         Raises ValueError over 100 MB.
@@ -179,7 +179,7 @@ class FileOpener:
         self._hash = hashlib.sha256()
         self._size = 0
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, piece: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Opened chunks that are not the last, to be iterated to the end. Raises Unreadable `bad_ciphertext`."""
         rest = memoryview(piece)
         self._hash.update(rest)

@@ -13,8 +13,8 @@ import trio
 from bus.files.calls import CallFailure
 from supervisor.files.failures import CallFailed
 
-PIECE_BYTES = 256 * 1024
-"""What is read at once, and so what a transfer holds."""
+PIECE_BYTES = 512 * 1024
+"""What is read at once, and so what a transfer holds. A body that is longer is read past h11, which would copy it twice."""
 
 MOST_HEAD_BYTES = 16 * 1024
 """A request line and its headers: a ticket is the largest of them."""
@@ -66,18 +66,18 @@ class Exchange:
 
     async def body(self) -> AsyncGenerator[bytes]:
         """Yields the body as it comes. Raises CallFailed `wrong_length` where it ends too soon, or stands still."""
+        self._connection.begin_body(self.content_length)
         while True:
             try:
                 with trio.fail_after(self._connection.patience.stall_seconds):
-                    event = await self._connection.next_event()
+                    piece = await self._connection.next_of_body()
             except trio.TooSlowError:
                 raise CallFailed(CallFailure.WRONG_LENGTH, "the body stands still") from None
             except (ClientGone, h11.RemoteProtocolError):
                 raise CallFailed(CallFailure.WRONG_LENGTH, "the body ended before its Content-Length") from None
-            if isinstance(event, h11.EndOfMessage):
+            if not piece:
                 return
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
+            yield piece
 
     async def whole_body(self, most_bytes: int) -> bytes:
         """Returns a small body. Raises CallFailed."""
@@ -96,7 +96,7 @@ class Exchange:
         """Sends the head of an answer whose body has exactly this length. Raises ClientGone."""
         self.is_answered = True
         fields = {"content-length": str(length), "cache-control": "no-store", **headers}
-        if self._connection.is_unread:
+        if self._connection.is_last:
             fields["connection"] = "close"
         named = [(name.encode(), value.encode()) for name, value in fields.items()]
         await self._connection.send(h11.Response(status_code=status, headers=named))
@@ -117,11 +117,19 @@ class Connection:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self.patience = patience
+        self._missing = 0
+        """Of a long body: how many bytes were not read yet."""
+        self._is_last = False
 
     @property
     def is_unread(self) -> bool:
         """Whether there is more of the request than was read."""
-        return self._http.their_state is not h11.DONE
+        return self._missing > 0 if self._is_last else self._http.their_state is not h11.DONE
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection ends with this answer."""
+        return self._is_last or self.is_unread
 
     async def serve(self, handler: Handler) -> None:
         """Serves requests until the client leaves, or must."""
@@ -132,13 +140,34 @@ class Connection:
                     await handler(exchange)
                     if exchange.is_answered and self.is_unread:
                         return await self._linger()
-                    if self._http.our_state is not h11.DONE:
+                    if self._is_last or self._http.our_state is not h11.DONE:
                         return
                     self._http.start_next_cycle()
             except h11.RemoteProtocolError as wrong:
                 await self._refuse(wrong)
             except ClientGone:
                 return
+
+    def begin_body(self, length: int) -> None:
+        """Says how long the body of this request is. With a long one the connection ends: h11 does not see its end."""
+        self._missing, self._is_last = length, length > PIECE_BYTES
+
+    async def next_of_body(self) -> bytes:
+        """Returns what comes next of the body, b"" at its end. Raises ClientGone, h11.RemoteProtocolError."""
+        if not self._is_last:
+            event = await self.next_event()
+            while not isinstance(event, h11.Data | h11.EndOfMessage | None):
+                event = await self.next_event()
+            return bytes(event.data) if isinstance(event, h11.Data) else b""
+        if not self._missing:
+            return b""
+        kept = self._http.next_event()  # what came with the head
+        most = min(PIECE_BYTES, self._missing)
+        piece = bytes(kept.data) if isinstance(kept, h11.Data) else await self._received(most)
+        if not piece:
+            raise ClientGone
+        self._missing -= len(piece)
+        return piece
 
     async def next_event(self) -> h11.Event | None:
         """Returns what comes next of this request. Raises ClientGone, h11.RemoteProtocolError."""
@@ -148,10 +177,7 @@ class Connection:
                 return event
             if event is h11.PAUSED:  # another request stands behind this one, which is not answered yet
                 return None
-            try:
-                self._http.receive_data(bytes(await self._stream.receive_some(PIECE_BYTES)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise ClientGone from None
+            self._http.receive_data(await self._received(PIECE_BYTES))
 
     async def send(self, event: h11.Event) -> None:
         """Sends it. Raises ClientGone, also when the client takes nothing for too long."""
@@ -168,7 +194,7 @@ class Connection:
         """Returns the next request, None when the client has left or says nothing."""
         with trio.move_on_after(self.patience.idle_seconds) as idle:
             if not self._http.trailing_data[0]:
-                data = await self._first_bytes()
+                data = await self._received(PIECE_BYTES)
                 if not data:
                     return None
                 self._http.receive_data(data)
@@ -177,9 +203,9 @@ class Connection:
             return event if isinstance(event, h11.Request) else None
         return None
 
-    async def _first_bytes(self) -> bytes:
+    async def _received(self, most_bytes: int) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(PIECE_BYTES))
+            return bytes(await self._stream.receive_some(most_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ClientGone from None
 

@@ -45,7 +45,7 @@ from supervisor.files.relay_files import RelayFiles
 from supervisor.files.tickets import Tickets
 
 MOST_DOWNLOADS = 16
-"""At once: each holds a piece or two of at most 256 KiB, and two connections."""
+"""At once: each holds a piece or two of at most 512 KiB, and two connections."""
 
 TURN_SECONDS = 10.0
 """How long a transfer waits for its turn, before its caller is told to come again."""

@@ -34,7 +34,7 @@ MOST_CLIENTS = 64
 
 MOST_RELAY_CONNECTIONS = 2 * (MOST_DOWNLOADS + 8)
 COUNTS_SECONDS = 1.0
-SEND_BUFFER_BYTES = 512 * 1024
+SEND_BUFFER_BYTES = 1024 * 1024
 """What the kernel holds for a client that reads: so a piece is not waited for twice, where the processor is busy."""
 
 

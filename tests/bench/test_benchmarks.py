@@ -131,12 +131,15 @@ def test_more_people_than_one_worker_has_slots_for_are_answered_at_the_same_time
 @pytest.mark.long
 def test_files_measures_memory_and_time_beside_a_bare_copy() -> None:
     figures = figures_of("files", "--mib", "4", "--turns", "1")
-    for name in ("ours_mib_per_second", "bare_mib_per_second", "ratios"):
-        found = figures[name]
-        assert isinstance(found, dict)
+    bare, ratios, wanted = figures["bare_mib_per_second"], figures["ratios"], figures["wanted"]
+    above, ours = figures["peak_above_idle_mib"], figures["ours_mib_per_second"]
+    assert isinstance(bare, dict)
+    assert isinstance(ratios, dict)
+    assert isinstance(wanted, dict)
+    assert isinstance(above, dict)
+    assert bare.keys() == ratios.keys() > {wanted["to"]}
+    for found in (ours, *bare.values(), *ratios.values()):
         assert found["in"] > 0
         assert found["out"] > 0
-    above = figures["peak_above_idle_mib"]
-    assert isinstance(above, dict)
-    assert above["worker"] <= above["wanted_of_worker_and_gate"]
-    assert above["gate"] <= above["wanted_of_worker_and_gate"]
+    assert above["worker"] <= wanted["peak_above_idle_mib"]
+    assert above["gate"] <= wanted["peak_above_idle_mib"]

@@ -131,6 +131,7 @@ ROWS: dict[str, Row] = {
     "bus/transport/readers.py:LiveSubscriber._hear": waits_in_redis,
     "supervisor/files/exchange.py:Connection.serve": files_client,
     "supervisor/files/exchange.py:Connection.next_event": files_client,
+    "supervisor/files/exchange.py:Connection.next_of_body": files_client,
     "supervisor/outbound/delivery.py:Delivery._resend": in_redis,
     "supervisor/outbound/delivery.py:Delivery._leave_in_doubt": held(
         (
@@ -296,6 +297,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/files/exchange.py:Connection._linger",
         "supervisor/files/gate.py:Gate._get",
         "supervisor/files/relay_files.py:_named",
+        "supervisor/files/relay_files.py:past_the_client",
     ),
     "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
         "bus/views/backlog.py:Backlog.quarantine",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import h11
 import msgspec
@@ -36,7 +36,9 @@ from bus.settings.files_place import FilesPlace
 from bus.settings.url_parts import netloc
 
 Answer = TypeVar("Answer")
-Pieces = Callable[[], AsyncIterator[bytes]]
+Piece = bytes | memoryview
+"""A view is of memory that is used again: it holds until the next but one is asked for."""
+Pieces = Callable[[], AsyncIterator[Piece]]
 """The sealed bytes of an upload from their beginning, each time it is called."""
 
 CONNECT_SECONDS: Final = 10.0
@@ -44,9 +46,9 @@ ANSWER_SECONDS: Final = 60.0
 """The gate itself gives up after 30 s in which nothing moves, and a call that is one too many waits for 10 s before it is refused."""
 MOST_ANSWER_BYTES: Final = 64 * 1024
 """Of a JSON answer."""
-PIECE_BYTES: Final = 256 * 1024
-"""Read at a time: what a connection holds meanwhile is taken at once, which costs a fourth of the turns of the event loop."""
-SEND_BUFFER_BYTES: Final = 512 * 1024
+PIECE_BYTES: Final = 512 * 1024
+"""Read at a time: what a connection holds meanwhile is taken at once, which costs an eighth of the turns of the event loop."""
+SEND_BUFFER_BYTES: Final = 1024 * 1024
 """What the kernel holds for a gate on this host, so that neither side waits for each piece of the other."""
 UNANSWERED: Final = "unanswered"
 """The word for a gate that gave no answer, or broke off within one: it may have died."""
@@ -69,7 +71,7 @@ class Given:
 
     first_byte: int
     takes_ranges: bool
-    pieces: AsyncIterator[bytes]
+    pieces: AsyncIterator[Piece]
 
 
 class Gate(Protocol):
@@ -205,6 +207,9 @@ class _Exchange:
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT)
         self.answer = h11.Response(status_code=500, headers=[])
+        self._missing: int | None = None
+        """Of the answer's body: how many bytes have not come yet; None where only its end tells."""
+        self._buffers: list[memoryview] = []
 
     async def send(self, request: _Request, headers: list[tuple[str, str]]) -> None:
         """Sends it. A gate that answers before it has read everything is heard: then the rest is not sent."""
@@ -214,7 +219,7 @@ class _Exchange:
                 await self._write(h11.Data(data=request.body))
             if request.pieces is not None:
                 async for piece in request.pieces():
-                    await self._write(h11.Data(data=piece))
+                    await self._write_body(piece)
             await self._write(h11.EndOfMessage())
         except trio.BrokenResourceError:
             return  # it says why, or nothing more
@@ -227,6 +232,12 @@ class _Exchange:
             with _in_time():
                 await self._stream.send_all(data)
 
+    async def _write_body(self, piece: Piece) -> None:
+        """Writes a piece as it is: h11 counts it, and copies nothing."""
+        for data in self._http.send_with_data_passthrough(h11.Data(data=cast(bytes, piece))) or ():
+            with _in_time():
+                await self._stream.send_all(data)
+
     async def hear(self) -> None:
         """Hears the answer's head. Raises GateFailed where it is no success."""
         event = await self.next()
@@ -235,6 +246,8 @@ class _Exchange:
         if not isinstance(event, h11.Response):
             raise GateFailed(UNANSWERED, "the file gate gave no answer")
         self.answer = event
+        if length := _header(event, b"content-length"):
+            self._missing = int(length)  # h11 takes digits alone
         if event.status_code not in (200, 206):
             raise await self._failure()
 
@@ -256,24 +269,75 @@ class _Exchange:
                 raise GateFailed(CallFailure.BAD_ANSWER, "the file gate's answer is too long")
         return bytes(found)
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Piece]:
         """Returns the answer's bytes, piece by piece. Reading them raises GateFailed at a cut."""
         return _Pieces(self)
 
     async def next(self) -> h11.Event | None:
         """Returns what comes next; None where it is no part of an answer. Raises GateFailed at a cut."""
         while True:
-            try:
-                event = self._http.next_event()
-                if isinstance(event, h11.Event):
-                    return event
-                if event is h11.PAUSED:
-                    return None
-                with _in_time():
-                    data = await self._stream.receive_some(PIECE_BYTES)
-                self._http.receive_data(bytes(data))
-            except (h11.RemoteProtocolError, trio.BrokenResourceError):
-                raise GateFailed(UNANSWERED, "the file gate broke off") from None
+            event = self._kept()
+            if isinstance(event, h11.Event):
+                return event
+            if event is h11.PAUSED:
+                return None
+            self._http.receive_data(await self._received(PIECE_BYTES))
+
+    async def piece(self) -> Piece:
+        """Returns what comes next of the answer's body, b"" at its end. Raises GateFailed at a cut.
+
+        What did not come with the head is read past h11, which would copy it twice, into memory that is used again.
+        """
+        event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED] | None
+        if self._missing is None:
+            event = await self.next()
+            if isinstance(event, h11.EndOfMessage):
+                return b""
+        elif not self._missing:
+            await trio.lowlevel.checkpoint()
+            return b""
+        else:
+            event = self._kept()
+        piece: Piece
+        if isinstance(event, h11.Data):
+            piece = bytes(event.data)
+        elif event is h11.NEED_DATA and self._missing:
+            piece = await self._received_again(min(PIECE_BYTES, self._missing))
+        else:
+            piece = b""
+        if not piece:
+            raise GateFailed(UNANSWERED, "the file gate broke off")
+        if self._missing:
+            self._missing -= len(piece)
+        return piece
+
+    def _kept(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Returns the next event of what has come. Raises GateFailed where it is no HTTP."""
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError:
+            raise GateFailed(UNANSWERED, "the file gate broke off") from None
+
+    async def _received(self, most_bytes: int) -> bytes:
+        try:
+            with _in_time():
+                return bytes(await self._stream.receive_some(most_bytes))
+        except trio.BrokenResourceError:
+            raise GateFailed(UNANSWERED, "the file gate broke off") from None
+
+    async def _received_again(self, most_bytes: int) -> Piece:
+        """As `_received`, into one of two buffers in turn: large blocks of memory cost more to get than the bytes that go through them."""
+        if not isinstance(self._stream, trio.SocketStream):
+            return await self._received(most_bytes)
+        if not self._buffers:
+            self._buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(2)]
+        self._buffers.reverse()
+        into = self._buffers[0][:most_bytes]
+        try:
+            with _in_time():
+                return into[: await self._stream.socket.recv_into(into)]
+        except OSError:
+            raise GateFailed(UNANSWERED, "the file gate broke off") from None
 
 
 class _Pieces:
@@ -285,13 +349,11 @@ class _Pieces:
     def __aiter__(self) -> "_Pieces":
         return self
 
-    async def __anext__(self) -> bytes:
-        event = await self._exchange.next()
-        if isinstance(event, h11.EndOfMessage):
+    async def __anext__(self) -> Piece:
+        piece = await self._exchange.piece()
+        if not piece:
             raise StopAsyncIteration
-        if not isinstance(event, h11.Data):
-            raise GateFailed(UNANSWERED, "the file gate broke off")
-        return bytes(event.data)
+        return piece
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import trio
 
 from crypto.files import Attachment, FileOpener, Unreadable, sealed_size
 from workers.errors import FileBroken, FileError
-from workers.files.gate import UNANSWERED, Gate, GateFailed
+from workers.files.gate import UNANSWERED, Gate, GateFailed, Piece
 from workers.files.patience import Patience
 
 CHANGED: Final = "changed"
@@ -28,7 +28,7 @@ class Fetch:
         self._gate = gate
         self._attachment = attachment
         self._size = sealed_size(attachment.size)
-        self._send, self._receive = trio.open_memory_channel[bytes](0)
+        self._send, self._receive = trio.open_memory_channel[Piece](0)
         self._failure: Exception | None = None
         self._received = 0
 
@@ -40,8 +40,8 @@ class Fetch:
             except (FileError, trio.BrokenResourceError) as error:
                 self._failure = error
 
-    async def next(self) -> bytes | None:
-        """Returns the next piece, None at the end. Raises FileError."""
+    async def next(self) -> Piece | None:
+        """Returns the next piece, None at the end; it holds until the next is asked for. Raises FileError."""
         try:
             return await self._receive.receive()
         except trio.EndOfChannel:
@@ -74,7 +74,7 @@ class Fetch:
             if self._received < self._size:
                 await patience.after(failed)
 
-    async def _pass_on(self, piece: bytes, at: int) -> None:
+    async def _pass_on(self, piece: Piece, at: int) -> None:
         """Passes on what of a piece, which ends at byte `at`, is new. What comes again after a cut is left out: its hash tells if it differs."""
         if at > self._size:
             raise FileBroken(SIZE, "more bytes than the message says")

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import trio
 
 from workers.errors import BadFile
+from workers.files.gate import Piece
 from workers.files.limits import check_size
 
 READ_BYTES: Final = 1024 * 1024
@@ -25,8 +26,8 @@ class Source:
 
     size: int | None = None
 
-    def pieces(self) -> AsyncIterator[bytes]:
-        """Returns the content from its beginning, piece by piece. Raises BadFile."""
+    def pieces(self) -> AsyncIterator[Piece]:
+        """Returns the content from its beginning, piece by piece; each holds until the next is asked for. Raises BadFile."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
@@ -54,7 +55,7 @@ class _OfBytes(Source):
         self._content = content
         self.size = len(content)
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Piece]:
         return _Slices(self._content)
 
 
@@ -66,13 +67,13 @@ class _Slices:
     def __aiter__(self) -> "_Slices":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         await trio.lowlevel.checkpoint()
         piece = self._content[self._at : self._at + READ_BYTES]
         if not piece:
             raise StopAsyncIteration
         self._at += len(piece)
-        return bytes(piece)
+        return piece
 
 
 class _OfPath(Source):
@@ -88,7 +89,7 @@ class _OfPath(Source):
         self.size = found.st_size
         self._reader: OpenedFile | None = None
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Piece]:
         self._reader = OpenedFile(self._path)
         return self._reader
 
@@ -104,11 +105,13 @@ class OpenedFile:
         self._path = path
         self._descriptor: int | None = None
         self._is_closed = False
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        """Used again for each piece: a large block of memory costs more to get than the bytes that are read into it."""
 
     def __aiter__(self) -> "OpenedFile":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         try:
             piece = await trio.to_thread.run_sync(self._read)
         except OSError as error:
@@ -119,12 +122,12 @@ class OpenedFile:
             raise StopAsyncIteration
         return piece
 
-    def _read(self) -> bytes:
+    def _read(self) -> Piece:
         if self._is_closed:
             return b""
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.read(self._descriptor, READ_BYTES)
+        return self._buffer[: os.readv(self._descriptor, [self._buffer])]
 
     async def aclose(self) -> None:
         """Closes it."""
@@ -139,7 +142,7 @@ class _OfPieces(Source):
         self._content: AsyncIterable[bytes] | None = content
         self._iterator: AsyncIterator[bytes] | None = None
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Piece]:
         if self._content is None:
             raise BadFile("an async iterator gives its pieces once: make a new File of a new one")
         self._iterator, self._content = aiter(self._content), None

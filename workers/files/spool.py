@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,9 +184,9 @@ class SpoolFile:
         self._is_growing = False
         self._has_grown = trio.Event()
 
-    async def write(self, sealed: bytes) -> None:
-        """Adds bytes. Raises SpoolFull, SpoolUnusable."""
-        await trio.to_thread.run_sync(self._in_disk, self._write_all, sealed)
+    async def write_each(self, sealed: Iterable[bytes]) -> None:
+        """Adds bytes, which a thread makes and writes. Raises SpoolFull, SpoolUnusable, and what making them raises."""
+        await trio.to_thread.run_sync(self._write_each, sealed)
         self._wake()
 
     @contextmanager
@@ -210,16 +210,14 @@ class SpoolFile:
             return True
         return False
 
-    def _write_all(self, sealed: bytes) -> None:
-        rest = memoryview(sealed)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-    def _in_disk(self, operation: Callable[..., object], argument: object) -> None:
-        try:
-            operation(argument)
-        except OSError as error:
-            raise self._spool.named(error) from None
+    def _write_each(self, sealed: Iterable[bytes]) -> None:
+        for each in sealed:
+            rest = memoryview(each)
+            try:
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError as error:
+                raise self._spool.named(error) from None
 
     def pieces(self) -> "SpooledPieces":
         """Returns its bytes from their beginning, also where it was removed meanwhile."""
@@ -231,28 +229,35 @@ class SpoolFile:
 
 
 class SpooledPieces:
-    """The bytes of a spooled file, also while it grows. The page cache has them, so that no thread is asked."""
+    """The bytes of a spooled file, also while it grows. The page cache has them, so that no thread is asked.
 
-    BYTES: Final = 256 * 1024
+    Each piece holds until the next one is asked for: its memory is used again.
+    """
+
+    BYTES: Final = 512 * 1024
 
     def __init__(self, file: SpoolFile, descriptor: int) -> None:
         self._file = file
         self._descriptor = descriptor
         self._at = 0
+        self._buffer = memoryview(bytearray(self.BYTES))
 
     def __aiter__(self) -> "SpooledPieces":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> memoryview:
         await trio.lowlevel.checkpoint()
-        piece = os.pread(self._descriptor, self.BYTES, self._at)
-        while not piece:
+        count = self._read()
+        while not count:
             is_whole = not await self._file.more()
-            piece = os.pread(self._descriptor, self.BYTES, self._at)
-            if is_whole and not piece:
+            count = self._read()
+            if is_whole and not count:
                 raise StopAsyncIteration
-        self._at += len(piece)
-        return piece
+        self._at += count
+        return self._buffer[:count]
+
+    def _read(self) -> int:
+        return os.preadv(self._descriptor, [self._buffer], self._at)
 
 
 def _encoded(conversation_id: str) -> str:

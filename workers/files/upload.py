@@ -21,9 +21,9 @@ import msgspec
 import trio
 
 from bus.files.calls import Announced
-from crypto.files import CHUNK_BYTES, MAX_FILE_BYTES, Attachment, FileKey, FileOpener, FileSealer, sealed_size
+from crypto.files import MAX_FILE_BYTES, Attachment, FileKey, FileOpener, FileSealer, sealed_size
 from workers.errors import BadFile, FileRefused, FileTooLarge
-from workers.files.gate import Gate, GateFailed
+from workers.files.gate import Gate, GateFailed, Piece
 from workers.files.outgoing import File
 from workers.files.patience import ANEW, Patience
 from workers.files.said import FileSaid
@@ -163,7 +163,7 @@ class Upload:
         return noted, spooled, failed
 
     async def _seal_and_put(
-        self, announced: Announced, spooled: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[bytes], size: int
+        self, announced: Announced, spooled: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[Piece], size: int
     ) -> GateFailed | None:
         """Seals the content and puts it as it is sealed. Returns why the gate has not all of it; None if it has."""
         failures = list[Exception]()
@@ -222,7 +222,7 @@ class _Content:
             self._draft = await self._drafted()
         return self._draft[1].size
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Piece]:
         """Returns it from its beginning."""
         if self._draft is None:
             return self._source.pieces()
@@ -261,7 +261,7 @@ class _Opened:
         return self._ready.pop()
 
 
-async def _seal_into(file: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[bytes], size: int | None) -> None:
+async def _seal_into(file: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[Piece], size: int | None) -> None:
     """Seals pieces into a file. `size`: so many bytes they are to have. Raises BadFile, FileTooLarge, SpoolFull."""
     async for piece in pieces:
         if not isinstance(piece, bytes | bytearray | memoryview):
@@ -270,12 +270,10 @@ async def _seal_into(file: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[
             raise FileTooLarge(sealer.size + len(piece), MAX_FILE_BYTES, "send it in parts, or a link to it")
         if size is not None and sealer.size + len(piece) > size:
             raise BadFile("the file has grown while it was read: send it when it is written")
-        for at in range(0, len(piece), CHUNK_BYTES):
-            for sealed in sealer.feed(bytes(piece[at : at + CHUNK_BYTES])):
-                await file.write(sealed)
+        await file.write_each(sealer.feed(piece))
     if size is not None and sealer.size != size:
         raise BadFile("the file has shrunk while it was read: send it when it is written")
-    await file.write(sealer.finish())
+    await file.write_each([sealer.finish()])
 
 
 async def _patiently(call: Callable[[], Awaitable[Answer]], failed: GateFailed | None = None) -> Answer:

@@ -75,6 +75,7 @@ FILES = (
             'if answer.headers.get("Content-Length") != str(size - starts):',
             "if False:",
         ),
+        ("a_file_that_is_cut_is_no_file", 'raise httpx2.RemoteProtocolError("the body ends too soon")', "return"),
         ("a_presigned_place_gets_no_token", "content=body, uses_token=to.is_relay)", "content=body, uses_token=True)"),
         ("a_redirected_file_gets_no_token", "headers=headers, uses_token=False)", "headers=headers, uses_token=True)"),
         ("an_address_is_looked_at", "if is_public(one) and not is_own(one, to.port)", "if True"),
@@ -83,6 +84,16 @@ FILES = (
         "supervisor/files/exchange.py",
         EXCHANGE,
         ("a_body_has_a_length", 'if self.header("transfer-encoding"):', "if False:"),
+        (
+            "a_long_body_that_ends_too_soon_is_none",
+            "        if not piece:\n            raise ClientGone\n        self._missing",
+            "        self._missing",
+        ),
+        (
+            "a_long_body_is_the_last",
+            "if self._is_last or self._http.our_state is not h11.DONE:",
+            "if self._http.our_state is not h11.DONE:",
+        ),
         (
             "an_unread_body_ends_the_connection",
             "                    if exchange.is_answered and self.is_unread:\n                        return await self._linger()\n",

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from bus.files.calls import CallFailure, Failed
-from supervisor.files.exchange import MOST_HEAD_BYTES, ClientGone, Connection, Exchange, Patience
+from supervisor.files.exchange import MOST_HEAD_BYTES, PIECE_BYTES, ClientGone, Connection, Exchange, Patience
 from supervisor.files.failures import CallFailed
 
 PUT = b"PUT /x HTTP/1.1\r\nHost: gate\r\nContent-Length: %d\r\n\r\n"
@@ -156,3 +156,23 @@ async def test_who_does_not_take_the_answer_is_hung_up_on(mock_clock: MockClock)
         nursery.start_soon(Connection(theirs, Patience()).serve, talk)
         await ours.send_all(b"GET /x HTTP/1.1\r\nHost: gate\r\n\r\n")
         await gone.wait()
+
+
+async def test_a_long_body_is_read_whole_and_the_connection_ends_with_its_answer() -> None:
+    length = 3 * PIECE_BYTES + 7
+    gate = Gate()
+    async with client(gate) as stream:
+        await stream.send_all(PUT % length + b"x" * length)
+        status, body, stays = await answer_of(stream)
+        assert (status, msgspec.json.decode(body), stays) == (200, {"length": length, "announced": length}, False)
+        await gate.ended.wait()
+
+
+async def test_a_long_body_that_is_cut_is_shorter_than_it_said() -> None:
+    gate = Gate()
+    async with client(gate) as stream:
+        await stream.send_all(PUT % (3 * PIECE_BYTES) + b"x" * (2 * PIECE_BYTES))
+        assert isinstance(stream, trio.StapledStream)
+        await stream.send_eof()
+        status, _, stays = await answer_of(stream)
+        assert (status, stays, gate.reasons) == (400, False, [CallFailure.WRONG_LENGTH])

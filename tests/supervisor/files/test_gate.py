@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx2
 import msgspec
+import pytest
 import trio
 
 from bus.files import calls
@@ -34,6 +36,20 @@ async def test_a_file_goes_up_and_comes_down_whole_and_from_a_byte_on(tmp_path: 
         metrics = (await caller.client.get("/metrics")).text
         assert 'hashee_file_transfers_total{direction="out"} 1.0' in metrics
         assert 'hashee_file_bytes_total{direction="in"} 2.303e+06' in metrics
+
+
+async def test_a_long_file_passes_whole_and_a_cut_one_is_never_taken_for_it(tmp_path: Path) -> None:
+    sealed = b"".join(b"%07d " % number for number in range(400_000))
+    async with gate(tmp_path) as caller:
+        attachment_id = await caller.upload(sealed)
+        assert (await caller.get(attachment_id, len(sealed))).body == sealed
+        assert (await caller.get(attachment_id, len(sealed), 7)).body == sealed[7:]
+        await caller.api.fault("file_cut")
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await caller.get(attachment_id, len(sealed))
+        metrics = (await caller.client.get("/metrics")).text
+        assert 'hashee_file_failures_total{reason="relay_unreachable"} 1.0' in metrics
+        assert (await caller.get(attachment_id, len(sealed))).body == sealed
 
 
 async def test_a_repeated_put_and_confirm_give_the_same_attachment(tmp_path: Path) -> None:

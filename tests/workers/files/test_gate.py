@@ -94,6 +94,32 @@ async def test_a_file_is_got_from_a_byte_on(
     assert asked.headers.get("range") == ("bytes=2-" if first_byte else None)
 
 
+async def test_a_long_file_comes_whole_through_memory_that_is_used_again(tmp_path: Path) -> None:
+    content = b"".join(b"%07d " % number for number in range(400_000))
+    found = bytearray()
+    async with gate_server(tmp_path) as server:
+        server.replies = [answer(200, content)]
+        async with client(server).get("file-1", len(content), 0) as given:
+            async for piece in given.pieces:
+                found += piece
+    assert bytes(found) == content
+
+
+async def test_a_long_file_that_is_cut_is_no_file(tmp_path: Path) -> None:
+    came = [0]
+
+    async def read(gate: GateClient) -> None:
+        async with gate.get("file-1", 4_000_000, 0) as given:
+            async for piece in given.pieces:
+                came[0] += len(piece)
+
+    async with gate_server(tmp_path) as server:
+        server.replies = [raw(b"HTTP/1.1 200 OK\r\ncontent-length: 4000000\r\n\r\n" + bytes(3_000_000))]
+        with pytest.raises(GateFailed, match="broke off") as failed:
+            await read(client(server))
+    assert (failed.value.reason, failed.value.retry, came) == (UNANSWERED, True, [3_000_000])
+
+
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_refusal_says_why_and_whether_to_come_again(tmp_path: Path, call: str) -> None:
     async with gate_server(tmp_path) as server:

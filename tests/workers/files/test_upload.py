@@ -269,7 +269,7 @@ async def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     with spool.new(CONVERSATION, "0123456789abcdef", 10) as file:
         os.dup2(os.open(full, os.O_WRONLY), _descriptor_of(spool.path_of(file.name)))
         with pytest.raises(SpoolFull, match="No space left"):
-            await file.write(b"sealed")
+            await file.write_each([b"sealed"])
 
 
 def _descriptor_of(path: Path) -> int:
