@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 from typing import cast
 
@@ -246,6 +247,18 @@ def open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+class NullDeviceUnusable(Exception):
+    """Every child is started with the null device as one of its standard streams, so none can be."""
+
+
+def check_null_device(device: str = os.devnull) -> None:
+    """Raises NullDeviceUnusable with the remedy unless `device` is one, and this user may read and write it."""
+    if not Path(device).is_char_device():
+        raise NullDeviceUnusable(f"{device} is no device: mknod -m 666 {device} c 1 3")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise NullDeviceUnusable(f"{device} can not be read and written by this user: chmod 666 {device}")
 
 
 def _wait_writable(descriptor: int, within_seconds: float | None) -> bool:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from host.log_stream import open_standard_streams
+from host.log_stream import check_null_device, open_standard_streams
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 
@@ -68,6 +68,7 @@ def main() -> NoReturn:
     """Runs the console script."""
     open_standard_streams()
     try:
+        check_null_device()
         status = cli.main(standalone_mode=False)
     except click.ClickException as problem:
         problem.show()

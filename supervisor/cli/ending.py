@@ -11,6 +11,7 @@ from traceback import extract_tb
 
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
+from host.log_stream import NullDeviceUnusable
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
@@ -27,6 +28,7 @@ REFUSALS = (
     AlreadyRunning,
     ControlTaken,
     ServerMissing,
+    NullDeviceUnusable,
     RuntimeDirectoryUnsafe,
     StoreSecretDamaged,
     RotationUnfinished,

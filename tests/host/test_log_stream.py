@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from host.log_stream import LINES_LOST, LogQueue, log_stream, queue_of
+from host.log_stream import LINES_LOST, LogQueue, NullDeviceUnusable, check_null_device, log_stream, queue_of
 
 pytestmark = pytest.mark.pure
 
@@ -271,3 +271,17 @@ def test_only_a_stream_of_ours_has_a_queue(tmp_path: Path) -> None:
     _, writing = os.pipe()
     assert isinstance(queue_of(log_stream(writing)), LogQueue)
     assert queue_of(partial(print)) is None
+
+
+def test_a_null_device_that_is_none_is_said_with_its_remedy(tmp_path: Path) -> None:
+    check_null_device()
+    (tmp_path / "null").touch()
+    for name in ("null", "missing"):
+        with pytest.raises(NullDeviceUnusable, match=f"{tmp_path / name} is no device: mknod -m 666"):
+            check_null_device(str(tmp_path / name))
+
+
+def test_a_null_device_that_this_user_may_not_write_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
+    with pytest.raises(NullDeviceUnusable, match="/dev/null can not be read and written by this user: chmod 666"):
+        check_null_device()

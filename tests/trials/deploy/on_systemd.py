@@ -52,9 +52,10 @@ def start(machine: Machine, *verb: str) -> float:
     """`systemctl VERB hashee-agent`, which returns when it is ready; how long that took. What went wrong is shown."""
     began = time.monotonic()
     try:
-        machine.run("systemctl", *(verb or ("start",)), UNIT, seconds=60)
+        done = machine.run("systemctl", *(verb or ("start",)), UNIT, check=False, seconds=60)
     except subprocess.TimeoutExpired:
         raise AssertionError("not ready within 60 s:\n" + "\n".join(machine.journal(UNIT)[-30:])) from None
+    assert done.returncode == 0, done.stderr + "\n".join(machine.journal(UNIT)[-30:])
     return time.monotonic() - began
 
 
