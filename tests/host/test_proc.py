@@ -15,7 +15,7 @@ from host import proc
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process with a group of its own and a variable, whose name begins like another's."""
-    environ = {"NAME": "value=\N{SNOWMAN}", "NAME_OF_MORE": "no"}
+    environ = {b"NAME": "value=\N{SNOWMAN}".encode(), b"NAME_OF_MORE": b"no"}  # bytes: the locale may have no snowman
     with subprocess.Popen(["/bin/sleep", "60"], process_group=0, env=environ) as process:
         try:
             yield process

@@ -97,7 +97,8 @@ def test_every_command_has_the_option() -> None:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_command_reads_its_settings_from_the_file(tmp_path: Path, before: bool) -> None:
-    path = env_file(tmp_path, "".join(f"{name}={value}\n" for name, value in agent_environ().items()))
+    environ = agent_environ() | {"HASHEE_STATE_DIR": str(tmp_path / "state")}
+    path = env_file(tmp_path, "".join(f"{name}={value}\n" for name, value in environ.items()))
     arguments = ["--env-file", str(path), "check-settings"] if before else ["check-settings", "--env-file", str(path)]
     done = run(*arguments, environ={"PATH": os.environ["PATH"]}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
