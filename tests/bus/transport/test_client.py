@@ -26,6 +26,23 @@ async def test_commands_of_many_tasks_get_their_own_answers(tmp_path: Path) -> N
         assert client.connects == 1
 
 
+async def test_what_tasks_ask_in_the_same_turn_goes_out_in_one_piece(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            before = await reads_of(client)
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(client.command, "PING")
+            assert await reads_of(client) - before == 2, "one for all of them, and the one that asks for this"
+
+
+async def reads_of(client: RedisClient) -> int:
+    """How often Redis has read from a connection."""
+    info = await client.command("INFO", "stats")
+    assert isinstance(info, bytes)
+    return int(info.partition(b"total_reads_processed:")[2].split()[0])
+
+
 async def test_a_task_that_is_cancelled_while_it_drives_leaves_the_others_their_answers(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
