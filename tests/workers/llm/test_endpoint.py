@@ -18,7 +18,7 @@ from workers.llm import endpoint as asking
 from workers.llm.endpoint import EndpointAddress, ModelEndpoint
 from workers.llm.failures import LONGEST_WAIT_SECONDS, SHORTEST_WAIT_SECONDS, seconds_asked
 from workers.llm.reading import Completion, not_empty
-from workers.llm.unpacking import MOST_AT_ONCE_BYTES
+from workers.llm.unpacking import MOST_AT_ONCE_BYTES, BadPacking, Unpacker
 
 WITHIN_SECONDS = 10
 CHAT = [{"role": "user", "content": "hi"}]
@@ -108,6 +108,13 @@ async def test_a_body_that_cannot_be_unpacked_is_no_answer_though_it_ends_where_
     async with endpoint(b"") as server:
         with pytest.raises(LLMCut):
             await ask(server, Answer(body=body, headers=(f"Content-Encoding: {encoding}",), framing="length"))
+
+
+def test_what_would_fill_the_memory_is_not_unpacked() -> None:
+    bomb = zlib.compress(bytes(4 * MOST_AT_ONCE_BYTES))
+    assert len(bomb) < 100_000
+    with pytest.raises(BadPacking):
+        Unpacker("deflate").feed(bomb)
 
 
 async def test_a_body_that_ends_with_its_connection_is_whole_at_done() -> None:

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.pure
 
 ATTACKS = {
     "a Cyrillic letter among Latin ones": "p\u0430ypal.com",
+    "a Cyrillic letter among Latin ones, in a text that has honest ones too": "\u0423\u0434\u0430\u043b\u0438 p\u0430ypal.com",
     "Greek ones": "\u03bfpen\u03bfffice",
     "a name in Cyrillic letters that all look Latin": "\u0430\u0440\u0440\u04cf\u0435.com",
     "in Greek ones": "\u039d\u0399\u039a\u0395",
