@@ -80,7 +80,7 @@ class InboundFile:
         return min(99.0, 100.0 * self._delivered / self.size) if self.size else 0.0
 
     def chunks(self) -> "Chunks":
-        """Returns its content in pieces of 1 MiB: `async for chunk in file.chunks()`. Reading raises FileError.
+        """Returns its content in pieces of at most 1 MiB: `async for chunk in file.chunks()`. Reading raises FileError.
 
         Each piece is authentic, and in its place. That none is missing behind it is known when the loop has ended.
         """

@@ -85,7 +85,7 @@ class Fetch:
 
 
 class Opening:
-    """A file as it is opened: `next` gives its content in pieces of 1 MiB, the last one when everything fits, then None."""
+    """A file as it is opened: `next` gives its content in pieces of at most 1 MiB, the last one when everything fits, then None."""
 
     def __init__(
         self, fetch: Fetch, attachment: Attachment, conversation_id: str, delivered: Callable[[int], None]

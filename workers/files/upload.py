@@ -11,6 +11,7 @@ A key and nonce prefix seal one content once: whatever is sealed again is sealed
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ class _Opened:
     def __init__(self, file: SpoolFile, attachment: Attachment, conversation_id: str) -> None:
         self._sealed = file.pieces()
         self._opener = FileOpener(attachment, conversation_id)
-        self._ready: list[bytes] = []
+        self._ready = deque[bytes]()
         self._is_at_end = False
 
     def __aiter__(self) -> "_Opened":
@@ -252,13 +253,13 @@ class _Opened:
     async def __anext__(self) -> bytes:
         while not self._ready and not self._is_at_end:
             try:
-                self._ready = list(self._opener.feed(await anext(self._sealed)))
+                self._ready.extend(self._opener.feed(await anext(self._sealed)))
             except StopAsyncIteration:
                 self._is_at_end = True
-                self._ready = [self._opener.finish()]
+                self._ready.append(self._opener.finish())
         if not self._ready:
             raise StopAsyncIteration
-        return self._ready.pop()
+        return self._ready.popleft()
 
 
 async def _seal_into(file: SpoolFile, sealer: FileSealer, pieces: AsyncIterator[Piece], size: int | None) -> None:
