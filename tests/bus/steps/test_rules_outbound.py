@@ -250,6 +250,19 @@ async def test_a_conversation_is_known_to_be_at_work_as_long_as_anything_of_it_i
     assert not await is_at_work()
 
 
+async def test_a_conversation_is_at_work_while_a_job_runs_and_a_message_waits_behind_it(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    job = await worker.take()
+    assert job is not None
+    await talk.accept(2)  # it waits and is counted
+    await worker.steps.emit(job, "0", reply("sent while it runs"))
+    await talk.send("c0", 3)
+    facts = await scene.facts()
+    assert facts.busy == facts.at_work
+    assert facts.busy
+
+
 async def test_rule_14_what_needs_no_acknowledgement_needs_no_token_and_an_hour_of_silence_gives_no_more_of_them(
     scene: Scene,
 ) -> None:
