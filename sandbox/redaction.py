@@ -1,7 +1,7 @@
 """What of a conversation may stand in a record: an allow-list. What is not known to be harmless by its form becomes the same made-up word everywhere.
 
 Kept are words of letters, numbers of up to four digits, dates, times and lengths of time. So addresses, links, paths, keys, tokens, numbers of phones, cards and accounts go
-without being known one by one. A name is a word like others: it stays, and the record says so in its first lines.
+without being known one by one. A name is a word like others: it stays, and the record says so in its first lines. So do two words with a slash between.
 """
 
 import re
@@ -20,7 +20,8 @@ LETTERS: Final = r"[^\W\d_]"
 ALLOWED: Final = re.compile(
     "|".join(
         (
-            rf"{LETTERS}{{1,24}}(?:['’/-]{LETTERS}{{1,24}}){{0,3}}",  # a word, also one with hyphens
+            rf"{LETTERS}{{1,24}}(?:['’-]{LETTERS}{{1,24}}){{0,3}}",  # a word, also one with hyphens
+            rf"{LETTERS}{{1,24}}/{LETTERS}{{1,24}}",  # such as and/or
             rf"(?!(?:token|secret)_){LETTERS}{{4,16}}(?:_{LETTERS}{{1,12}}){{1,3}}",  # a name of a tool
             rf"(?:{LETTERS}\.){{2,4}}",
             rf"\+?\d{{1,4}}(?:[.,]\d{{1,3}})?(?:{LETTERS}{{1,2}})?[%€$£]?",  # a number, perhaps with a unit: 40, 1,234, 10m
@@ -76,9 +77,10 @@ class Redaction:
 
     def _word(self, word: str) -> str:
         found = AROUND.fullmatch(word)
-        if found is None or not found[2] or found[2].startswith("redacted-"):
+        if found is None or not found[2]:
             return word
-        if ALLOWED.fullmatch(found[2]) and "@" not in found[1]:
+        is_path = "/" in found[1] and "/" in found[2]
+        if ALLOWED.fullmatch(found[2]) and "@" not in found[1] and not is_path:
             return word
         return f"{_harmless(found[1])}{self._instead(found[2])}{_harmless(found[3])}"
 

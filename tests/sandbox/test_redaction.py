@@ -39,6 +39,11 @@ A = "redacted-a"
         ("number 123456", f"number {A}"),
         ("/file /home/ann/x.pdf", f"/file {A}"),
         ("example.com", A),
+        ("DE89370400440532013000,john@example.org", "redacted-b"),
+        ("redacted-x:sk-live-123", A),
+        ("/home/ann/letters", A),
+        ("~/private/notes", f"~{A}"),
+        ("home/ann/letters", A),
         ("abcdefghijklmnopqrstuvwxyzabcdef", A),
     ],
 )

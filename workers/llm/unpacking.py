@@ -16,6 +16,10 @@ MOST_AT_ONCE_BYTES: Final = 16 * 1024 * 1024
 """Of what one read of the network unpacks to; it has 64 KiB of JSON in most cases."""
 
 
+MEMBER: Final = b"\x1f"
+"""Begins a member of gzip; what else stands behind one is padding."""
+
+
 class BadPacking(Exception):
     """A body is not packed as it says, or unpacks to more than is read at once."""
 
@@ -38,10 +42,17 @@ class Unpacker:
         """Returns what the data unpacks to. Raises BadPacking."""
         if self._inner is None:
             return data
-        try:
-            found = self._inner.decompress(data, MOST_AT_ONCE_BYTES)
-        except zlib.error:
-            raise BadPacking from None
-        if self._inner.unconsumed_tail:
-            raise BadPacking
-        return found
+        found = bytearray()
+        while data:
+            if self._inner.eof:  # a body may have several members, one behind the other (RFC 1952)
+                if data[:1] != MEMBER:
+                    break
+                self._inner = zlib.decompressobj(_GZIP_OR_ZLIB)
+            try:
+                found += self._inner.decompress(data, MOST_AT_ONCE_BYTES - len(found) + 1)
+            except zlib.error:
+                raise BadPacking from None
+            if len(found) > MOST_AT_ONCE_BYTES or self._inner.unconsumed_tail:
+                raise BadPacking
+            data = self._inner.unused_data
+        return bytes(found)

@@ -45,6 +45,7 @@ _BLANK = re.compile(
     "[\u00a0\u034f\u115f\u1160\u1680\u17b4\u17b5\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 """Characters that show as nothing, though they are letters, marks or spaces: among what is run they could hide something, or hold it apart."""
+_ESCAPE = re.compile(r"\\[\\nrtbf]")
 _MOST_BLANKS = 3
 _BLANKS = re.compile(rf"(?<=\S) {{{_MOST_BLANKS + 1},}}")
 """So many spaces push what stands behind them out of sight; those at the beginning of a line are the layout's."""
@@ -529,6 +530,11 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
+def _without_letters(escape: re.Match[str]) -> str:
+    """Returns something as long as an escape: the n of a line's end belongs to no word. A backslash still stands between words."""
+    return "//" if escape[0] == r"\\" else "  "
+
+
 def _fenced(arguments: Mapping[str, object]) -> str:
     """Returns the arguments as canonical JSON, in a fence that is longer than any in it."""
     try:
@@ -537,7 +543,7 @@ def _fenced(arguments: Mapping[str, object]) -> str:
         raise BadCard("Approval.arguments hold something that JSON does not have") from None
     text = _BLANK.sub(lambda one: _escaped(one[0]), _seen(text, but="\n", unseen=(*_UNSEEN, "Cs", "Co", "Cn")))
     text = _BLANKS.sub(lambda many: _escaped(" ") * len(many[0]), text)
-    taken_for_others = lookalikes_in(text)
+    taken_for_others = lookalikes_in(_ESCAPE.sub(_without_letters, text))
     text = "".join(_escaped(one) if at in taken_for_others else one for at, one in enumerate(text))
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -41,6 +41,8 @@ MOST_MARKS: Final = 2
 """Above or below one letter, as Vietnamese and Thai have them; more cover what stands around."""
 
 _WORD: Final = re.compile(r"[^\W_]+")
+_NAME: Final = re.compile(r"[^\s\"'(){}\[\]<>,;|]+")
+"""Words with signs between, such as an address or a path: read as one."""
 
 
 def lookalikes_in(text: str) -> frozenset[int]:
@@ -54,8 +56,11 @@ def lookalikes_in(text: str) -> frozenset[int]:
         for at, one in enumerate(text)
         if not one.isascii() and (one in SIGNS or _is_styled(one, has_wide_letters=has_wide_letters))
     }
-    for word in _WORD.finditer(text):
-        found.update(word.start() + at for at in _foreign_in(word[0], alone))
+    for name in _NAME.finditer(text):
+        has_latin = any(map(_is_latin, name[0]))
+        for word in _WORD.finditer(name[0]):
+            foreign = _foreign_in(word[0], alone, is_in_latin_name=has_latin)
+            found.update(name.start() + word.start() + at for at in foreign)
     return frozenset(found | set(_marks_too_many(text)))
 
 
@@ -72,8 +77,16 @@ def _scripts_that_look_latin(text: str) -> frozenset[str]:
     return frozenset(script for script, letters in by_script.items() if letters and letters <= LOOKALIKES[script])
 
 
-def _foreign_in(word: str, alone: frozenset[str]) -> Iterator[int]:
-    is_latin = any((one.isascii() and one.isalpha()) or _script(one) == LATIN for one in word)
+def _is_latin(one: str) -> bool:
+    return (one.isascii() and one.isalpha()) or _script(one) == LATIN
+
+
+def _foreign_in(word: str, alone: frozenset[str], *, is_in_latin_name: bool) -> Iterator[int]:
+    is_latin = any(map(_is_latin, word))
+    if (
+        is_in_latin_name and len(word) > 1
+    ):  # a whole label of a domain: whatever else the text says, it is read as Latin
+        is_latin = is_latin or any(set(word) <= letters for letters in LOOKALIKES.values())
     for at, one in enumerate(word):
         script = "" if one.isascii() else _script(one)
         looks_latin = one in LOOKALIKES.get(script, ())

@@ -115,6 +115,11 @@ HANDLERS = (
             "looks_latin and is_latin",
         ),
         ("a_text_of_another_script_is_left", "looks_latin and (is_latin or script in alone)", "looks_latin"),
+        (
+            "a_name_is_read_as_one_whatever_else_is_said",
+            "has_latin = any(map(_is_latin, name[0]))",
+            "has_latin = False",
+        ),
         ("wide_forms_among_wide_letters_are_left", "return not (has_wide_letters and", "return not (False and"),
         ("marks_upon_marks_are_seen", "if marks > MOST_MARKS or", "if"),
     ),
@@ -360,7 +365,8 @@ HANDLERS = (
         "workers/llm/unpacking.py",
         ("tests/workers/llm/test_endpoint.py",),
         ("half_of_a_packed_body_is_none", "self._inner is None or self._inner.eof", "True"),
-        ("a_bomb_is_not_unpacked", "        if self._inner.unconsumed_tail:\n", "        if False:\n"),
+        ("a_bomb_is_not_unpacked", "or self._inner.unconsumed_tail:\n", "or False:\n"),
+        ("every_member_is_unpacked", "            data = self._inner.unused_data\n", "            break\n"),
     ),
     *of(
         "workers/llm/calls.py",

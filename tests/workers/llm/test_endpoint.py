@@ -88,6 +88,14 @@ async def test_a_compressed_body_is_read_though_nobody_asked_for_one() -> None:
             assert (await ask(server, answer)).text == "Hello"
 
 
+async def test_a_body_of_several_members_is_read_to_its_end() -> None:
+    members = gzip.compress(events("Hel", finish=False)) + gzip.compress(events("lo"))
+    async with endpoint(b"") as server:
+        for padding in (b"", bytes(8)):
+            answer = Answer(body=members + padding, headers=("Content-Encoding: gzip",))
+            assert (await ask(server, answer)).text == "Hello"
+
+
 PACKED = gzip.compress(events("Hello", finish=False))
 
 

@@ -14,6 +14,7 @@ ATTACKS = {
     "a Cyrillic letter among Latin ones, in a text that has honest ones too": "\u0423\u0434\u0430\u043b\u0438 p\u0430ypal.com",
     "Greek ones": "\u03bfpen\u03bfffice",
     "a name in Cyrillic letters that all look Latin": "\u0430\u0440\u0440\u04cf\u0435.com",
+    "such a name beside other words in Cyrillic letters": "\u0434\u0430: \u0430\u0440\u0440\u04cf\u0435.com",
     "in Greek ones": "\u039d\u0399\u039a\u0395",
     "in Armenian ones": "g\u0585\u0585gle",
     "in Cherokee ones": "\u13aaoogle",
@@ -68,3 +69,14 @@ def test_what_is_taken_for_something_else_is_shown_as_what_it_is(text: str) -> N
 )
 def test_what_people_write_in_their_own_script_is_left_as_it_is(text: str) -> None:
     assert [text[at] for at in sorted(lookalikes_in(text))] == []
+
+
+def test_the_lines_of_a_text_in_its_own_script_stay_as_they_are() -> None:
+    text = "Привет\nсосед, как дела?\n\tтётя"
+    details = str(Approval("Sure?", arguments={"text": text}).built("0" * 26)["details"])
+    assert json.dumps(text, ensure_ascii=False) in details
+
+
+def test_a_backslash_stands_between_the_words_of_a_path() -> None:
+    details = str(Approval("Sure?", arguments={"да": "C:\\\u0441\u043e\u0440"}).built("0" * 26)["details"])
+    assert "\\u0441\\u043e\\u0440" in details
