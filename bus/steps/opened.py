@@ -15,8 +15,9 @@ import msgspec
 from bus.records.kept import MOST_EXCHANGES, decode_kept, size_of_exchange, when_and_where
 from bus.records.records import BadRecord
 
-MOST_BYTES: Final = 1 << 24
-"""Of all records as they lie in Redis: those of 64 conversations, which is as many as a worker has at once, of 256 KiB each."""
+MOST_BYTES: Final = 1 << 23
+"""Of all records as they lie in Redis: those of 64 conversations, which is as many as a worker has at once, of 128 KiB each; no more, since in memory it may be 28 MiB of the 256 that
+a small host has."""
 
 KEPT_SECONDS: Final = 60.0
 """After its last use. Who writes less often costs no CPU that matters."""
