@@ -52,7 +52,7 @@ class Unpacker:
                 found += self._inner.decompress(data, MOST_AT_ONCE_BYTES - len(found) + 1)
             except zlib.error:
                 raise BadPacking from None
-            if len(found) > MOST_AT_ONCE_BYTES or self._inner.unconsumed_tail:
+            if len(found) > MOST_AT_ONCE_BYTES:
                 raise BadPacking
             data = self._inner.unused_data
         return bytes(found)
