@@ -29,10 +29,10 @@ async def comes_back(it: World, content: bytes, name: str, seconds: float = SECO
         await person.transcript.until(lambda: digest in person.transcript.heard(conversation)[before:])
     heard = person.transcript.heard(conversation)[before:]
     assert len(heard) == 2, heard
-    assert heard[1] == digest
+    assert heard[1] == digest, f"the hash stands before its file: {heard}"
     [file] = person.files[files_before:]
-    assert file.name == f"back-{name}"
-    assert await person.read_file(file) == content
+    assert file.name == f"back-{name}", f"it is called {file.name}"
+    assert await person.read_file(file) == content, "it came back with another content"
 
 
 def spooled(state_dir: Path) -> list[str]:
