@@ -140,7 +140,9 @@ class Connection:
                     await handler(exchange)
                     if exchange.is_answered and self.is_unread:
                         return await self._linger()
-                    if self._is_last or self._http.our_state is not h11.DONE:
+                    if (
+                        self._http.our_state is not h11.DONE
+                    ):  # also after a long body: its answer says that it is the last
                         return
                     self._http.start_next_cycle()
             except h11.RemoteProtocolError as wrong:

@@ -91,8 +91,8 @@ FILES = (
         ),
         (
             "a_long_body_is_the_last",
-            "if self._is_last or self._http.our_state is not h11.DONE:",
-            "if self._http.our_state is not h11.DONE:",
+            "if self._connection.is_last:",
+            "if self._connection.is_unread:",
         ),
         (
             "an_unread_body_ends_the_connection",
