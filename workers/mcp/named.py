@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,13 +16,18 @@ LONGEST_TIMEOUT_SECONDS: Final = 3600.0
 LAUNCHERS: Final = re.compile(r"python[\d.]*|node|npx|uv|uvx|bunx?|deno")
 """The program that a command begins with says nothing about the server then."""
 
+HIDDEN: Final = "…"
+SECRET: Final = re.compile(r"token|key|secret|pass|auth|cred|bearer|header", re.IGNORECASE)
+URL_SECRETS: Final = re.compile(r"(://)[^/?#]*(?=@)|(?<=\?).*")
+"""A URL's user and password, and its query."""
+
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedServer:
-    """A server. `url` or `command`; `place`: where it is, without a secret that may stand in a URL's query. `allow`: patterns, or fingerprints by name."""
+    """A server. `url` or `command`; `place`: where it is, without a secret that may stand in a URL's query or in the command. `allow`: patterns, or fingerprints by name."""
 
     name: str
     place: str
@@ -50,7 +55,7 @@ class NamedServer:
 def place_of(server: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
     """Returns URL or command, and the place for people, of what MCP is given. Raises BadHandler."""
     words = [word for word in server if isinstance(word, str)]
-    is_url = len(server) == 1 and bool(words) and "://" in words[0]
+    is_url = len(server) == 1 and bool(words) and "://" in words[0].partition(" ")[0]
     if len(server) == 1 and words and not is_url:
         words = shlex.split(words[0])
     if not words or len(words) < len(server) or not all(word and "\0" not in word for word in words):
@@ -59,7 +64,26 @@ def place_of(server: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
         )
     if is_url:
         return words[0], (), _place_of_url(words[0])
-    return "", tuple(words), " ".join(words)[:MOST_PLACE_CHARACTERS]
+    return "", tuple(words), " ".join(_without_secrets(words))[:MOST_PLACE_CHARACTERS]
+
+
+def _without_secrets(words: Sequence[str]) -> Iterator[str]:
+    """Yields the words of a command as people may see them: without values of options that are named after secrets, and URLs cut as ours."""
+    is_value = False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        is_secret = option.startswith("-") and SECRET.search(option) is not None
+        if is_value:
+            yield HIDDEN
+        elif is_secret and equals:
+            yield f"{option}={HIDDEN}"
+        elif (
+            not option.startswith("-") and equals and SECRET.search(option)
+        ):  # NAME=value, as for `env` or `docker run -e`
+            yield f"{option}={HIDDEN}"
+        else:
+            yield URL_SECRETS.sub(rf"\1{HIDDEN}", word) if "://" in word else word
+        is_value = is_secret and not equals
 
 
 def _place_of_url(url: str) -> str:
@@ -81,7 +105,9 @@ def name_of(url: str, command: tuple[str, ...]) -> str:
     if url:
         found = urlsplit(url).netloc
     else:
-        words = [Path(word).name for word in command if not word.startswith("-")]
+        words = [
+            Path(word).name for word in _without_secrets(command) if not word.startswith("-") and HIDDEN not in word
+        ]
         found = next((word for word in words if not LAUNCHERS.fullmatch(word)), words[0] if words else "mcp")
         found = found.removesuffix(".py").removesuffix(".js")
     return re.sub(r"[^A-Za-z0-9_-]", "_", found)[:32]

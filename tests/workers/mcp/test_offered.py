@@ -170,6 +170,24 @@ def test_a_server_is_named_after_its_place_and_its_secrets_are_not_shown() -> No
     assert "secret" not in repr(MCP("https://x/mcp?token=secret").named)
 
 
+@pytest.mark.parametrize(
+    ("command", "place", "name"),
+    [
+        ("it --token hush --root /srv", "it --token … --root /srv", "it"),
+        ("npx --api-key=hush -y it", "npx --api-key=… -y it", "it"),
+        ("npx --api-key hush -y it", "npx --api-key … -y it", "it"),
+        ("docker run -e GITHUB_TOKEN=hush it", "docker run -e GITHUB_TOKEN=… it", "docker"),
+        ("it postgres://ann:hush@db/shop", "it postgres://…@db/shop", "it"),
+        ("it https://host/x?sig=hush", "it https://host/x?…", "it"),
+    ],
+)
+def test_the_secrets_in_a_command_are_not_shown(command: str, place: str, name: str) -> None:
+    made = MCP(command)
+    assert made.named.command == tuple(command.split())
+    assert (made.named.place, made.named.name) == (place, name)
+    assert "hush" not in repr(made)
+
+
 async def test_a_program_that_is_not_there_ends_the_start() -> None:
     with pytest.raises(CannotStart, match="no program 'no-such-program'"):
         async with MCP("no-such-program").opened():
