@@ -38,7 +38,7 @@ class KeptEffects:
 
     @cached_property
     def _read_lately(self) -> HistoriesLately:
-        return HistoriesLately()
+        return HistoriesLately.here()
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         """Returns the effect that writes the state."""

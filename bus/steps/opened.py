@@ -14,10 +14,13 @@ import msgspec
 
 from bus.records.kept import MOST_EXCHANGES, decode_kept, size_of_exchange, when_and_where
 from bus.records.records import BadRecord
+from host.budgets import memory_limit_bytes
 
-MOST_BYTES: Final = 1 << 23
-"""Of all records as they lie in Redis: those of 64 conversations, which is as many as a worker has at once, of 128 KiB each; no more, since in memory it may be 28 MiB of the 256 that
-a small host has."""
+MOST_BYTES: Final = 1 << 24
+"""Of all records as they lie in Redis: those of 64 conversations, which is as many as a worker has at once, of 256 KiB each."""
+
+SHARE: Final = 32
+"""At most this part of the memory that the process may use: 16 MiB of 512, and 8 of 256. In memory they may be up to 3.5 times as much."""
 
 KEPT_SECONDS: Final = 60.0
 """After its last use. Who writes less often costs no CPU that matters."""
@@ -78,6 +81,11 @@ class HistoriesLately:
     whoever finds the last record that is known here again, and where, knows how many of the oldest have gone.
     """
 
+    @classmethod
+    def here(cls, limit_bytes: int | None = None) -> "HistoriesLately":
+        """Returns one that suits `limit_bytes`, or else what the kernel lets this process use."""
+        return cls(most_bytes=min(MOST_BYTES, (limit_bytes or memory_limit_bytes()) // SHARE))
+
     def __init__(
         self,
         *,
@@ -85,7 +93,7 @@ class HistoriesLately:
         kept_seconds: float = KEPT_SECONDS,
         busy_seconds: float = BUSY_SECONDS,
     ) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._kept_seconds = kept_seconds
         self._busy_seconds = busy_seconds
         self._by_conversation: OrderedDict[str, HistoryRead] = OrderedDict()
@@ -137,7 +145,7 @@ class HistoriesLately:
         self.forget(conversation_id)
         read.used_at = time.monotonic()
         self._drop_unused_since(read.used_at - self._busy_seconds, to_free=read.size)
-        if self._bytes + read.size <= self._most_bytes:
+        if self._bytes + read.size <= self.most_bytes:
             self._by_conversation[conversation_id] = read
             self._bytes += read.size
 
@@ -145,7 +153,7 @@ class HistoriesLately:
         """Drops those that were not used since then, the least lately used first; `to_free`: only as many as it takes to have room for so many bytes."""
         while self._by_conversation:
             conversation_id, read = next(iter(self._by_conversation.items()))
-            if read.used_at >= since or (to_free is not None and self._bytes + to_free <= self._most_bytes):
+            if read.used_at >= since or (to_free is not None and self._bytes + to_free <= self.most_bytes):
                 return
             self.forget(conversation_id)
 

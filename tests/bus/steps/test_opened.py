@@ -4,7 +4,7 @@ import pytest
 
 from bus.records.kept import MOST_EXCHANGES, pack_kept, size_of_exchange
 from bus.records.sealing import BusKey
-from bus.steps.opened import MOST_GONE, Exchange, HistoriesLately, exchange_in
+from bus.steps.opened import MOST_BYTES, MOST_GONE, Exchange, HistoriesLately, exchange_in
 
 pytestmark = pytest.mark.pure
 
@@ -167,3 +167,9 @@ def test_what_is_forgotten_is_not_known_any_more() -> None:
     assert known(lately, "a", "b") == ""
     lately.begin("c", RECORDS[:5])
     assert known(lately, "c") == "c", "its bytes are free again"
+
+
+def test_it_takes_a_small_part_of_the_memory_that_the_process_may_use() -> None:
+    assert HistoriesLately.here(256 << 20).most_bytes == 8 << 20
+    assert HistoriesLately.here(512 << 20).most_bytes == HistoriesLately.here(64 << 30).most_bytes == MOST_BYTES
+    assert 0 < HistoriesLately.here().most_bytes <= MOST_BYTES

@@ -13,7 +13,7 @@ TYPED = (
         ("what_has_gone_is_not_there", "[*read.exchanges[gone:], *came]", "[*read.exchanges, *came]"),
         ("what_is_full_loses_its_oldest", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = read.has_lost"),
         ("what_has_lost_loses_more", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = known >= MOST_EXCHANGES"),
-        ("what_was_read_has_a_bound", "if self._bytes + read.size <= self._most_bytes:", "if True:"),
+        ("what_was_read_has_a_bound", "if self._bytes + read.size <= self.most_bytes:", "if True:"),
         ("what_has_gone_takes_no_room", "size = read.size + _size_of(came) - (_size_of(went) if went else 0)", "size = read.size + _size_of(came)"),
         ("what_is_busy_stays", "self._drop_unused_since(read.used_at - self._busy_seconds,", "self._drop_unused_since(read.used_at + 1,"),
         ("what_was_read_is_kept_for_a_while", "self._drop_unused_since(time.monotonic() - self._kept_seconds)", "self._drop_unused_since(0)"),
