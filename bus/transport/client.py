@@ -205,9 +205,8 @@ class RedisClient:
     async def _drive(self, own: _Request) -> None:
         self._is_driven = True
         try:
-            await (
-                trio.lowlevel.cancel_shielded_checkpoint()
-            )  # others ask in this turn of trio's loop too: one exchange for all
+            # Others ask in this turn of trio's loop too: one exchange for all.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             started = trio.current_time()
             while not own.is_done:
                 await self._exchange()
