@@ -30,7 +30,7 @@ MOST_GRANTS = 64
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True):
-    """Who has approved the tool with this fingerprint for a day, and when (ms of Unix time)."""
+    """Who asked for the tool with this fingerprint when it was approved for a day, and when that was (ms of Unix time)."""
 
     by: str
     at_ms: int
