@@ -1,8 +1,8 @@
 """A file of 100 MB there and back through worker and file gate, beside bare copies to and from the same relay in the same run; and what it takes.
 
-A turn is: each bare copy out and in, then a person's file that a worker reads into a file and one that it sends. Medians of the turns. Memory is
-the peak (VmHWM, reset before each file) above what the process held before its first file; the gate begins with the first one, so its idle is
-after a small one.
+A turn is: each bare copy out and in, and a person's file that a worker reads into a file and one that it sends. Who begins changes from turn to turn:
+what a copy has written, the kernel still carries to the disk beside the next one. Medians of the turns. Memory is the peak (VmHWM, reset before
+each file) above what the process held before its first file; the gate begins with the first one, so its idle is after a small one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,7 @@ FLOORS: Final = {
 }
 """The first is what is compared with: pieces of 1 MiB, and hashed as ours is. http.client reads into the file's own piece; httpx2 is what people take."""
 COMPARED: Final = "http.client, hashed"
+OURS: Final = "ours"
 
 
 class Bare:
@@ -174,16 +175,14 @@ async def _measured(mib: int, turns: int) -> dict[str, Any]:
                     await _turn(person, conversation, b"x", path)
                     idle = {**_rss(agent.pid), **idle}
                     bare = Bare(url, account.agent_id, account.token, conversation)
-                    found = [
-                        Turn(
-                            {
-                                name: await trio.to_thread.run_sync(bare.copy, path, folder / "bare.bin", floor)
-                                for name, floor in FLOORS.items()
-                            },
-                            *await _with_peaks(agent.pid, person, conversation, path),
-                        )
-                        for _ in range(turns)
-                    ]
+
+                    async def ours() -> tuple[Figures, Figures, Figures]:
+                        return await _with_peaks(agent.pid, person, conversation, path)
+
+                    async def copy(floor: Floor) -> Figures:
+                        return await trio.to_thread.run_sync(bare.copy, path, folder / "bare.bin", floor)
+
+                    found = [await _compared(number, ours, copy) for number in range(turns)]
     return _figures(mib, idle, found)
 
 
@@ -194,6 +193,23 @@ class Turn(NamedTuple):
     ours: Figures
     peaks: Figures
     cpu: Figures
+
+
+async def _compared(
+    number: int,
+    ours: Callable[[], Awaitable[tuple[Figures, Figures, Figures]]],
+    copy: Callable[[Floor], Awaitable[Figures]],
+) -> Turn:
+    """A turn, which another of them begins than began the one before."""
+    names = [*FLOORS, OURS]
+    first = number % len(names)
+    copies: dict[str, Figures] = {}
+    for name in names[first:] + names[:first]:
+        if name == OURS:
+            taken = await ours()
+        else:
+            copies[name] = await copy(FLOORS[name])
+    return Turn(copies, *taken)
 
 
 async def _with_peaks(pid: int, person: Person, conversation: str, path: Path) -> tuple[Figures, Figures, Figures]:
