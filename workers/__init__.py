@@ -73,7 +73,7 @@ from workers.errors import (
     TooManyWaits,
     WaitsFull,
 )
-from workers.files.inbound import InboundFile, Message
+from workers.files.inbound import InboundFile, Message, Quoted
 from workers.files.outgoing import Audio, File, Image, Video
 from workers.handling.agent import Agent
 from workers.handling.blocking import (
@@ -82,6 +82,7 @@ from workers.handling.blocking import (
     BlockingJob,
     BlockingLLM,
     BlockingMessage,
+    BlockingQuoted,
     BlockingSent,
     BlockingStore,
     BlockingStream,
@@ -127,6 +128,7 @@ __all__ = [
     "BlockingMessage",
     "BlockingOutside",
     "BlockingOutsideStream",
+    "BlockingQuoted",
     "BlockingSent",
     "BlockingStore",
     "BlockingStream",
@@ -177,6 +179,7 @@ __all__ = [
     "Outside",
     "OutsideStream",
     "Progress",
+    "Quoted",
     "Receipt",
     "Retry",
     "Router",

@@ -48,7 +48,7 @@ async def test_a_snippet_runs_and_says_what_the_page_says(
     exec(compile(code, heading, "exec"), vars(module))  # noqa: S102 - the page's own code
     agent = module.agent
     assert isinstance(agent, Agent)
-    heard, chat, cards = list[str](), conversation(agent), Cards()
+    heard, chat, cards, sent = list[str](), conversation(agent), Cards(), dict[str, str]()
     for line in talk.splitlines():
         if line.startswith((">> ", "> ")):
             assert heard == [], f"{heading}: said, and not on the page"
@@ -56,6 +56,9 @@ async def test_a_snippet_runs_and_says_what_the_page_says(
                 replies = await chat.answer(list(cards.shown)[-1], json.loads(line[3:]))
             elif file := re.fullmatch(r"> \[(.*?)\] (.*)", line):
                 replies = await chat.send_file(file[2].encode(), name=file[1])
+                sent[file[1]] = chat.message_id
+            elif quoting := re.fullmatch(r"> \(quotes (.*?)\) (.*)", line):
+                replies = await chat.say(quoting[2], quote=sent[quoting[1]])
             else:
                 replies = await chat.say(line[2:])
             heard = [shown(said, cards, chat) for said in replies]

@@ -7,8 +7,9 @@ Nothing is fetched before a handler asks for it. `save` and `bytes` deliver a fi
 import codecs
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Final, TypeVar
 import trio
 
 from bus.records.records import InboundMessage
-from workers.errors import ChatClosed, FileBroken, FileError, FileNotSaved, FileNotText, FileTooLarge
+from workers.errors import ChatClosed, FileBroken, FileError, FileNotSaved, FileNotText, FileTooLarge, HistoryNotKept
 from workers.files.files import RunFiles
 from workers.files.limits import DOWNLOADED_BYTES
 from workers.files.names import Kind
 from workers.files.reading import PAYLOAD, Opening
 from workers.files.said import FileSaid, files_said
+from workers.kept.history import Turn
 
 TEXT_CHARACTERS: Final = 40_000
 """Some 10,000 tokens: what a language model reads well at once."""
@@ -31,6 +33,8 @@ Result = TypeVar("Result")
 Failure = TypeVar("Failure", bound=FileError)
 _RUN: Final = "_run_files"
 """Where a message has what its files are read by; it is no field, since it goes nowhere with the message."""
+_QUOTED: Final = "_quoted"
+"""Where it has what it quotes, None where that is not kept."""
 
 
 class InboundFile:
@@ -274,20 +278,82 @@ def _move(part: Path, target: Path) -> None:
         os.close(folder)
 
 
+@dataclass(frozen=True)
+class Quoted:
+    """The message that another one quotes. `is_known`: whether it is kept; if not there is its id alone.
+
+    `text`: what was written in it. `files`: those of it that are kept, of a message at most 16, to be read as those of `message.files`.
+    """
+
+    message_id: str
+    is_known: bool = False
+    sender_id: str = ""
+    text: str = field(default="", repr=False)
+    files: tuple[InboundFile, ...] = ()
+
+
 class Message(InboundMessage, frozen=True, kw_only=True, dict=True):
-    """A message as a handler is given it: with its files."""
+    """A message as a handler is given it: with its files, and what it quotes."""
 
     @cached_property
     def files(self) -> tuple[InboundFile, ...]:
         """The files of the message, also of one that quotes another and of an answer to a card; what is handled together with it has its own
         (`job.messages`).
         """
-        files: RunFiles | None = self.__dict__.get(_RUN)
-        return tuple(InboundFile(said, files) for said in files_said(self.payload, self.attachments))
+        return _files_in(self, self.__dict__.get(_RUN))
+
+    @property
+    def quoted(self) -> Quoted | None:
+        """The message that it quotes, with its files; None if it quotes none.
+
+        Known is what people have said and is kept, and what is handled together with this message. Raises HistoryNotKept where nothing is kept.
+        """
+        if self.reply_to is None:
+            return None
+        if _QUOTED not in self.__dict__:
+            raise ChatClosed("this message is of no run: a handler looks at what its own message quotes")
+        found: Quoted | None = self.__dict__[_QUOTED]
+        if found is None:
+            raise HistoryNotKept
+        return found
+
+
+def _files_in(message: InboundMessage, files: RunFiles | None) -> tuple[InboundFile, ...]:
+    return tuple(InboundFile(said, files) for said in files_said(message.payload, message.attachments))
 
 
 def message_in(message: InboundMessage, files: RunFiles | None) -> Message:
-    """Returns a message with its files, which are read by a run."""
+    """Returns a message with its files, which are read by a run; what it quotes is not looked for."""
     found = Message(**{name: getattr(message, name) for name in message.__struct_fields__})
     found.__dict__[_RUN] = files
     return found
+
+
+def messages_in(
+    messages: Sequence[InboundMessage], files: RunFiles | None, turns: Iterable[Turn] | None
+) -> tuple[Message, ...]:
+    """Returns the messages of a run, with their files and with what they quote. `turns`: what was said before; None where it is not kept."""
+    found = tuple(message_in(one, files) for one in messages)
+    for message in found:
+        if message.reply_to is not None:
+            message.__dict__[_QUOTED] = _quoted_by(message.reply_to, found, turns, files)
+    return found
+
+
+def _quoted_by(
+    message_id: str, beside: Sequence[Message], turns: Iterable[Turn] | None, files: RunFiles | None
+) -> Quoted | None:
+    for one in beside:
+        if one.message_id == message_id:
+            return Quoted(message_id, is_known=True, sender_id=one.sender_id, text=one.text, files=one.files)
+    if turns is None:
+        return None
+    for turn in turns:
+        if turn.message_id == message_id:
+            said = files_said(turn.shows, turn.attachments)
+            found = tuple(InboundFile(one, files) for one in said)
+            return Quoted(message_id, is_known=True, sender_id=turn.sender_id, text=turn.text, files=found)
+    return Quoted(message_id)
+
+
+__all__ = ["InboundFile", "Message", "Quoted", "message_in", "messages_in"]

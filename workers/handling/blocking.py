@@ -7,6 +7,7 @@ handler was called in may use it.
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from os import PathLike
@@ -19,7 +20,7 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers.errors import ChatClosed
-from workers.files.inbound import TEXT_CHARACTERS, InboundFile, Message
+from workers.files.inbound import TEXT_CHARACTERS, InboundFile, Message, Quoted
 from workers.files.limits import DOWNLOADED_BYTES
 from workers.files.names import Kind
 from workers.files.outgoing import File
@@ -183,23 +184,49 @@ def _each(pieces: AsyncIterator[Result]) -> Iterator[Result]:
         yield piece
 
 
+@dataclass(frozen=True)
+class BlockingQuoted:
+    """As Quoted, for sync handlers."""
+
+    message_id: str
+    is_known: bool = False
+    sender_id: str = ""
+    text: str = field(default="", repr=False)
+    files: tuple[BlockingFile, ...] = ()
+
+
+def _blocking_quoted(quoted: Quoted) -> BlockingQuoted:
+    files = tuple(map(BlockingFile, quoted.files))
+    return BlockingQuoted(quoted.message_id, quoted.is_known, quoted.sender_id, quoted.text, files)
+
+
 class BlockingMessage(InboundMessage, frozen=True, kw_only=True, dict=True):
     """As Message, for sync handlers."""
 
     @cached_property
     def files(self) -> tuple[BlockingFile, ...]:
         """As Message.files."""
-        found: tuple[InboundFile, ...] = self.__dict__[_FILES]
-        return tuple(map(BlockingFile, found))
+        return tuple(map(BlockingFile, self._plain.files))
+
+    @cached_property
+    def quoted(self) -> BlockingQuoted | None:
+        """As Message.quoted."""
+        found = self._plain.quoted
+        return None if found is None else _blocking_quoted(found)
+
+    @property
+    def _plain(self) -> Message:
+        found: Message = self.__dict__[_PLAIN]
+        return found
 
 
-_FILES = "_async_files"
+_PLAIN = "_plain_message"
 
 
 def blocking_message(message: Message) -> BlockingMessage:
     """Returns a message as a sync handler is given it."""
     found = BlockingMessage(**{name: getattr(message, name) for name in message.__struct_fields__})
-    found.__dict__[_FILES] = message.files
+    found.__dict__[_PLAIN] = message
     return found
 
 

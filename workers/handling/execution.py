@@ -21,11 +21,12 @@ from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
 from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
 from workers.files.files import FileWay
-from workers.files.inbound import message_in
+from workers.files.inbound import messages_in
 from workers.handling.agent import Agent
 from workers.handling.asking import Binding, Present
 from workers.handling.context import JobContext, Observe
 from workers.handling.routing import Course
+from workers.kept.history import History
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.thread import Draft, ThreadRun
@@ -316,7 +317,7 @@ class _Begun:
 
     async def _call(self) -> None:
         """Calls the handler within what stands around it; an error goes to the function that takes it, if there is one."""
-        course, present = self.course, self._present()
+        course, present = self.course, self._present(await self._said_before())
         if not course.around and not course.errors:
             await self._invoke(course.handler.binding, present)
             return
@@ -336,12 +337,21 @@ class _Begun:
             present.loaded.pop("state", None)
             await self._invoke(taker, present)
 
-    def _present(self) -> Present:
+    async def _said_before(self) -> History | None:
+        """Returns what was said before, in which a message that quotes another one is looked for; None where it is not kept, or not needed."""
+        ours = {message.message_id for message in self.run.messages}
+        if self.thread.keeping.has_history and any(
+            message.reply_to is not None and message.reply_to not in ours for message in self.run.messages
+        ):
+            return await self.thread.keeping.history()
+        return None
+
+    def _present(self, said_before: History | None) -> Present:
         """Returns what the functions of this run may ask for."""
         run, thread, sending, way = self.run, self.thread, self.sending, self.environment.files
         job = run.job
         files = None if way is None else way.for_run(thread, sending.helpers, sending.check_open)
-        messages = tuple(message_in(one, files) for one in run.messages)
+        messages = messages_in(run.messages, files, said_before)
         context = JobContext(
             idempotency_key=job.thread_id,
             attempt=job.attempt,

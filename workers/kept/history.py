@@ -9,7 +9,7 @@ from typing import Literal, overload
 
 import msgspec
 
-from bus.records.records import InboundMessage, Reply
+from bus.records.records import InboundMessage, Payload, Reply
 
 MOST_TURNS = 200
 """That a handler is given. Kept are 100 exchanges (a message and what was said to it), for 30 days, within 256 KiB (bus/scripts/_library.lua)."""
@@ -20,6 +20,15 @@ MOST_TOOL_BYTES = 4 * 1024
 CUT_OFF = " […]"
 MOST_EXCHANGE_BYTES = 64 * 1024
 """Of all texts of an exchange, of which each has the same share."""
+MOST_TURN_FILES = 16
+"""Of a message, for whoever quotes it; what is kept of one is how it is opened, and has some 400 bytes."""
+MOST_EXCHANGE_FILES = 64
+"""Of an exchange of several messages, of which each has the same share."""
+MOST_FILE_BYTES = 2 * 1024
+"""Of what is kept of a file; one that is called by more is left out."""
+MOST_ALT_CHARACTERS = 500
+_SHOWS = ("type", "attachment_id", "alt", "transcript")
+"""What a payload says of its own file."""
 
 
 GRANTED_FOR_MS = 24 * 3600 * 1000
@@ -63,7 +72,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
     `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words. `grants`: what was approved for a day
-    earlier, and is carried on so that it does not go with the turn in which it was.
+    earlier, and is carried on so that it does not go with the turn in which it was. `attachments`, `shows`: how its files are opened, and what its
+    payload says of its own one (PROTOCOL §5.9), for a message that quotes it.
     """
 
     role: Literal["user", "assistant"]
@@ -75,6 +85,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_cut: bool = False
     tools: list[ToolUse] = []
     grants: list[Grant] = []
+    attachments: list[Payload] = []
+    shows: Payload = {}
 
     def __repr__(self) -> str:
         return f"Turn(role={self.role!r}, message_id={self.message_id!r}, …)"
@@ -158,7 +170,17 @@ def turn_of(message: InboundMessage, at_ms: int) -> Turn:
         sender_name=message.sender_display_name or "",
         message_id=message.message_id,
         at_ms=at_ms,
+        attachments=[one for one in message.attachments[:MOST_TURN_FILES] if _is_short(one)],
+        shows=_shows(message.payload) if message.attachments else {},
     )
+
+
+def _is_short(attachment: Payload) -> bool:
+    return len(msgspec.msgpack.encode(attachment)) <= MOST_FILE_BYTES
+
+
+def _shows(payload: Payload) -> Payload:
+    return {name: said[:MOST_ALT_CHARACTERS] for name in _SHOWS if isinstance(said := payload.get(name), str)}
 
 
 def turn_of_answer(said: Mapping[str, object], sender_id: str, at_ms: int) -> Turn:
@@ -179,7 +201,9 @@ def turn_of_reply(reply: Reply, at_ms: int) -> Turn | None:
 def encode_exchange(turns: Sequence[Turn]) -> bytes:
     """Encodes the turns of a job, each cut to its share. A later version only adds fields."""
     most = min(MOST_TURN_BYTES, MOST_EXCHANGE_BYTES // len(turns))
-    return msgspec.msgpack.encode([_cut(turn, most) for turn in turns])
+    with_files = sum(1 for turn in turns if turn.attachments)
+    most_files = max(1, MOST_EXCHANGE_FILES // with_files) if with_files else 0
+    return msgspec.msgpack.encode([_cut(_with_files(turn, most_files), most) for turn in turns])
 
 
 def decode_exchange(body: bytes) -> list[Turn]:
@@ -188,6 +212,12 @@ def decode_exchange(body: bytes) -> list[Turn]:
 
 
 _EXCHANGE = msgspec.msgpack.Decoder(list[Turn])
+
+
+def _with_files(turn: Turn, most: int) -> Turn:
+    if len(turn.attachments) <= most:
+        return turn
+    return msgspec.structs.replace(turn, attachments=turn.attachments[:most])
 
 
 def _cut(turn: Turn, most_bytes: int) -> Turn:

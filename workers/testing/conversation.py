@@ -297,14 +297,19 @@ class Conversation:
         """What the last run did to messages that are there: `recall` or `reaction`, and what of which."""
         return tuple((reply.kind, reply.payload) for reply in self._desk.replies.values() if reply.kind in ACTS)
 
-    async def say(self, text: str) -> list[Said]:
-        """Sends a text; returns the agent's replies to it, in order."""
-        return await self.send({"type": "text", "text": text})
+    @property
+    def message_id(self) -> str:
+        """The id of what was said last, by which a later message can quote it."""
+        return "" if self._job is None else self._job.message.message_id
 
-    async def send(self, payload: Mapping[str, object]) -> list[Said]:
-        """Sends any payload; returns the agent's replies to it, in order."""
+    async def say(self, text: str, *, quote: str | None = None) -> list[Said]:
+        """Sends a text; returns the agent's replies to it, in order. `quote`: the id of a message (`message_id`) that it quotes."""
+        return await self.send({"type": "text", "text": text}, quote=quote)
+
+    async def send(self, payload: Mapping[str, object], *, quote: str | None = None) -> list[Said]:
+        """Sends any payload; returns the agent's replies to it, in order. `quote`: as in `say`."""
         self._desk = _Desk(self._kept)
-        return await self._run(self._make_job(dict(payload)))
+        return await self._run(self._make_job(dict(payload), quote))
 
     async def send_file(self, content: bytes, *, name: str, alt: str = "") -> list[Said]:
         """Sends a file, or what its name says that it is: a picture, a sound, a film. Returns the agent's replies to it, in order."""
@@ -409,7 +414,7 @@ class Conversation:
         deltas = tuple(self._desk.deltas.get(reply.stream_id or "", ()))
         return Said(place, reply.payload, deltas, was_streamed=reply.kind == "stream_done")
 
-    def _make_job(self, payload: Payload) -> Job:
+    def _make_job(self, payload: Payload, quoted: str | None = None) -> Job:
         now_ms = time.time_ns() // 1_000_000
         attachments = payload.get("attachments")
         message = InboundMessage(
@@ -420,6 +425,7 @@ class Conversation:
             sender_type="human",
             sender_display_name=self._display_name,
             payload=payload,
+            reply_to=quoted,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             client_message_id=ulid.new(),
             attachments=[one for one in attachments if isinstance(one, dict)] if isinstance(attachments, list) else [],

@@ -251,6 +251,8 @@ class HarnessChat:
         self._place = place
         self._seen = 0
         self.person = person
+        self.message_id = ""
+        """The id of what this person has said last here, by which a later message can quote it."""
 
     @property
     def agent(self) -> Agent:
@@ -331,11 +333,11 @@ class HarnessChat:
     # What people do
 
     async def say(
-        self, text: str, *, mention: bool = True, quote: Said | None = None, seconds: float = math.inf
+        self, text: str, *, mention: bool = True, quote: Said | str | None = None, seconds: float = math.inf
     ) -> Replies:
         """Sends a text; returns what the agent says here until it has nothing more to do, in order.
 
-        `mention`: in a group, whether it is said to the agent. `quote`: to which reply it is. `seconds`: returns after so much time at the latest,
+        `mention`: in a group, whether it is said to the agent. `quote`: to which reply it is, or to what a person said (its `message_id`). `seconds`: returns after so much time at the latest,
         while the handler goes on.
         """
         return await self.send(self.text_payload(text, mention=mention), quote=quote, seconds=seconds)
@@ -346,7 +348,7 @@ class HarnessChat:
         return {"type": "text", "text": f"{mention_of(AGENT_ID)} {text}" if is_mention else text}
 
     async def send(
-        self, payload: Mapping[str, object], *, quote: Said | None = None, seconds: float = math.inf
+        self, payload: Mapping[str, object], *, quote: Said | str | None = None, seconds: float = math.inf
     ) -> Replies:
         """Sends any payload; returns as `say` does."""
         await self.post(payload, quote=quote)
@@ -370,10 +372,10 @@ class HarnessChat:
         """Returns the content of a file that the agent has sent here: of one reply's files the first, or another."""
         return self._harness.house.gate.content_of(said.files[number], self._place.id)
 
-    async def post(self, payload: Mapping[str, object], *, quote: Said | None = None) -> None:
+    async def post(self, payload: Mapping[str, object], *, quote: Said | str | None = None) -> None:
         """Sends any payload, and waits for nothing."""
-        quoted = None if quote is None else quote.message_id
-        await self._harness.house.take_in(
+        quoted = quote.message_id if isinstance(quote, Said) else quote
+        self.message_id = await self._harness.house.take_in(
             self._place, self.person, payload, name=self.person.capitalize(), quoted=quoted
         )
 

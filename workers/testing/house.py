@@ -152,8 +152,8 @@ class House:
 
     async def take_in(
         self, place: Place, sender: str, payload: Mapping[str, object], *, name: str | None, quoted: str | None
-    ) -> None:
-        """Takes a message in, as the supervisor does: a group's that is not for the agent goes to no handler."""
+    ) -> str:
+        """Takes a message in, as the supervisor does: a group's that is not for the agent goes to no handler. Returns its id."""
         self.changed()
         message_id, now_ms = f"message-{next(self._numbers)}", self.time.ms
         attachments = payload.get("attachments")
@@ -196,6 +196,7 @@ class House:
             at = ReplyPlace(message_id, place.id, "!refused", now_ms)
             refusal = pack_reply(at, text_reply(self.policies.refusal), emitted_ms=now_ms, key=KEY, agent_id=AGENT_ID)
             await self._store.accept(arrival, packed, refusal=refusal)
+        return message_id
 
     def _for_whom(self, message: InboundMessage) -> tuple[bool, InboundMessage]:
         """Returns whether a handler may get a message, and the message as it gets it."""

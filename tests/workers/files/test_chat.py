@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from workers import (
     Agent,
@@ -16,12 +17,14 @@ from workers import (
     BlockingChat,
     BlockingMessage,
     Chat,
+    ChatClosed,
     File,
     FileBroken,
     FileError,
     FileNotSaved,
     FileNotText,
     FileTooLarge,
+    HistoryNotKept,
     Image,
     InboundFile,
     InboundMessage,
@@ -29,9 +32,10 @@ from workers import (
     Job,
     Media,
     Message,
+    Quoted,
     Video,
 )
-from workers.testing import conversation
+from workers.testing import Harness, conversation
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
@@ -203,15 +207,113 @@ async def test_the_files_of_a_card_and_of_a_form_are_those_that_it_names_first()
     assert seen == [["image b.png", "video a.txt", "file c.pdf"]]
 
 
-async def test_coalesced_messages_have_each_its_own_files() -> None:
-    agent, seen = Agent(), list[str]()
+async def test_messages_that_are_handled_together_have_each_its_own_files(mock_clock: trio.testing.MockClock) -> None:
+    agent, seen = Agent(when_busy="coalesce"), list[list[bytes]]()
 
-    @agent.on_message("file")
-    async def read(job: Job) -> None:
-        seen.extend(file.name for message in job.messages for file in message.files)
+    @agent.on_message()
+    async def read(message: Message, job: Job) -> None:
+        assert message.files == job.messages[-1].files
+        seen.extend([[await file.bytes() for file in one.files] for one in job.messages])
+        if len(seen) == 1:
+            await trio.sleep(1)  # the others come meanwhile
 
-    await conversation(agent).send_file(b"x", name="a.txt")
-    assert seen == ["a.txt"]
+    async with Harness(agent) as chat:
+        await chat.send_file(b"first", name="first.txt", seconds=0.1)
+        for content in (b"one", b"two"):
+            await chat.post(chat.file_payload(content, name="a.txt"))
+        await chat.say("and these?")
+    assert seen == [[b"first"], [b"one"], [b"two"], []]
+
+
+async def test_what_a_message_quotes_is_there_with_its_files() -> None:
+    agent, seen = Agent(history=True), list[Quoted | None]()
+
+    @agent.on_message()
+    async def read(message: Message, chat: Chat) -> None:
+        seen.append(message.quoted)
+        for file in message.quoted.files if message.quoted else ():
+            await chat.reply(f"{file.kind} {file.name} {(await file.bytes()).decode()}")
+
+    async with Harness(agent) as chat:
+        entries = list[dict[str, object]]()
+        for content in (b"one", b"two"):
+            payload = chat.file_payload(content, name=f"{content.decode()}.txt")
+            entries += msgspec.convert(payload["attachments"], list[dict[str, object]])
+        await chat.send({"type": "text", "text": "two files", "attachments": entries})
+        first = chat.message_id
+        await chat.restart()
+        replies = await chat.say("what are they?", quote=first)
+        assert replies.texts == ["file one.txt one", "file two.txt two"]
+        await chat.say("unknown", quote="another id")
+    _, known, unknown = seen
+    assert known is not None
+    assert (known.message_id, known.is_known, known.sender_id, known.text) == (first, True, "ann", "two files")
+    assert unknown == Quoted("another id")
+
+
+async def test_a_quoted_picture_says_what_it_shows_and_is_gone_when_it_is_forgotten() -> None:
+    agent = Agent(history=True)
+
+    @agent.on_command("forget")
+    async def forget(chat: Chat) -> None:
+        await chat.forget()
+
+    @agent.on_message()
+    def read(message: BlockingMessage, chat: BlockingChat) -> None:
+        if message.quoted is not None:
+            chat.reply(
+                f"{message.quoted.is_known} {[(one.kind, one.alt, one.bytes()) for one in message.quoted.files]}"
+            )
+
+    async with Harness(agent) as chat:
+        await chat.send_file(b"meow", name="cat.png", alt="a cat")
+        quoted = chat.message_id
+        assert (await chat.say("this?", quote=quoted)).text == "True [('image', 'a cat', b'meow')]"
+        await chat.say("/forget")
+        assert (await chat.say("this?", quote=quoted)).text == "False []"
+
+
+async def test_messages_that_are_handled_together_may_quote_one_another(mock_clock: trio.testing.MockClock) -> None:
+    agent, seen = Agent(when_busy="coalesce"), list[bytes]()  # where nothing is kept
+
+    @agent.on_message()
+    async def read(message: Message, job: Job) -> None:
+        if message.text == "first":
+            await trio.sleep(1)
+        if message.quoted is not None:
+            assert (message.quoted.text, message.quoted.is_known) == ("", True)
+            seen.extend([await file.bytes() for file in message.quoted.files])
+
+    async with Harness(agent) as chat:
+        await chat.say("first", seconds=0.1)
+        await chat.post(chat.file_payload(b"one", name="a.txt"))
+        await chat.say("what is it?", quote=chat.message_id)
+    assert seen == [b"one"]
+
+
+async def test_without_a_history_what_is_quoted_is_a_clear_error() -> None:
+    agent = Agent()
+
+    @agent.on_message()
+    async def read(message: Message) -> None:
+        assert message.quoted is None
+
+    chat = conversation(agent)
+    await chat.say("hello")
+    with pytest.raises(HistoryNotKept, match=r"Agent\(history=True\)"):
+        await chat.say("and this?", quote=chat.message_id)
+
+
+async def test_a_message_of_no_run_quotes_nothing_that_can_be_read() -> None:
+    agent = Agent()
+
+    @agent.on_message("text", when=lambda message: message.quoted is not None)
+    async def read(chat: Chat) -> None:
+        await chat.reply("quoted")
+
+    chat = conversation(agent)
+    with pytest.raises(ChatClosed, match="its own message"):
+        await chat.say("hello", quote="an id")
 
 
 def test_the_plain_message_has_no_files_to_read() -> None:

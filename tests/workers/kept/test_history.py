@@ -1,12 +1,17 @@
 """What was said, as a model or a handler reads it: whole turns of both sides, and a word for what is no text."""
 
+import msgspec
 import pytest
 
 from bus.records.records import InboundMessage, Payload, Reply
 from workers.kept.history import (
     MOST_EXCHANGE_BYTES,
+    MOST_EXCHANGE_FILES,
+    MOST_FILE_BYTES,
     MOST_TURN_BYTES,
+    MOST_TURN_FILES,
     History,
+    Turn,
     decode_exchange,
     encode_exchange,
     turn_of,
@@ -88,6 +93,24 @@ def test_what_belongs_together_has_a_bound_too() -> None:
     kept = encode_exchange(turns)
     assert len(kept) < MOST_EXCHANGE_BYTES + 100 * 100
     assert [turn.at_ms for turn in decode_exchange(kept) if turn.is_cut] == list(range(100))
+
+
+def with_files(count: int, at_ms: int = 0, **others: object) -> Turn:
+    message = inbound({"type": "image", "attachment_id": "a", "alt": "a cat" * 200, "thumbnail": "x" * 30_000})
+    attachments: list[Payload] = [{"attachment_id": f"file-{at}", "filename": "a", **others} for at in range(count)]
+    return turn_of(msgspec.structs.replace(message, attachments=attachments), at_ms)
+
+
+def test_how_files_are_opened_is_kept_in_bounds() -> None:
+    assert turn_of(inbound({"type": "image", "attachment_id": "a"}), 0).shows == {}, "nothing to open: nothing to show"
+    turn = with_files(MOST_TURN_FILES + 1)
+    assert [one["attachment_id"] for one in turn.attachments] == [f"file-{at}" for at in range(MOST_TURN_FILES)]
+    assert (turn.shows["type"], len(str(turn.shows["alt"])), "thumbnail" in turn.shows) == ("image", 500, False)
+    assert decode_exchange(encode_exchange([turn]))[0].attachments == turn.attachments
+    assert with_files(3, filename="x" * MOST_FILE_BYTES).attachments == []
+    several = decode_exchange(encode_exchange([with_files(MOST_TURN_FILES, at_ms) for at_ms in range(8)]))
+    assert sum(len(one.attachments) for one in several) == MOST_EXCHANGE_FILES
+    assert {len(one.attachments) for one in several} == {MOST_EXCHANGE_FILES // 8}
 
 
 def test_a_history_is_a_sequence_that_a_model_takes() -> None:
