@@ -21,19 +21,19 @@ SCOPE = "hashee-agent"
 SAMPLED = 1
 PARENT_IS_KNOWN = 0x100  # flag of OTLP: it is known whether the parent is of another process
 PARENT_IS_REMOTE = 0x200
-MOST_HEADS = 1024  # of attributes: what stands before a text, by its name and length, is made once
+MOST_HEADS = 1024  # so many parts that come again (names, small numbers, what stands before a text) are made once
 
 # The key of a field, for a value that has a length: number << 3 | 2.
 RESOURCE_SPANS = b"\x0a"  # of a request
 SCOPE_SPANS = b"\x12"  # of resource spans
 SPAN = b"\x12"  # of scope spans
 PARENT_SPAN_ID, NAME, ATTRIBUTE, EVENT = b"\x22", b"\x2a", b"\x4a", b"\x5a"
+TIME, TIME_BYTES, EVENT_NAME = b"\x09", 8, b"\x12"  # of an event
 STATUS_ERROR = bytes((0x7A, 2, 0x18, Status.STATUS_CODE_ERROR))
 KEY, VALUE = b"\x0a", b"\x12"  # of an attribute
 STRING, BOOL, INT, DOUBLE = b"\x0a", b"\x10", b"\x18", b"\x21"  # of its value
 _IDS = struct.Struct("<2s16s2s8s")  # trace_id and span_id, with their keys and lengths
 _TIMES = struct.Struct("<BBBQBQ2sI")  # kind, start, end, flags
-_EVENT = struct.Struct("<BQ")
 _DOUBLE = struct.Struct("<d")
 
 
@@ -67,27 +67,46 @@ def _bytes_of(span: EndedSpan) -> bytes:
     if span.parent:
         flags |= PARENT_IS_REMOTE
         parent = _field(PARENT_SPAN_ID, bytes.fromhex(span_id(span.parent)))
-    ids = _IDS.pack(b"\x0a\x10", bytes.fromhex(trace_id(span.span)), b"\x12\x08", bytes.fromhex(span_id(span.span)))
+    both = bytes.fromhex(trace_id(span.span) + span_id(span.span))
+    ids = _IDS.pack(b"\x0a\x10", both[:16], b"\x12\x08", both[16:])
     end_ns = max(span.start_ns, span.end_ns)  # a clock may be set back
     times = _TIMES.pack(0x30, span.kind, 0x39, span.start_ns, 0x41, end_ns, b"\x85\x01", flags)
     told = [_attribute(name, value) for name, value in span.attributes.items()]
-    told += [_field(EVENT, _EVENT.pack(0x09, at_ns) + _field(b"\x12", name.encode())) for name, at_ns in span.events]
+    for name, at_ns in span.events:
+        before, after = _around_time(name)
+        told.append(before + at_ns.to_bytes(8, "little") + after)
     if span.error:
         told += [_attribute("error.type", span.error), STATUS_ERROR]
-    return b"".join((ids, parent, _field(NAME, span.name.encode()), times, *told))
+    return b"".join((ids, parent, _name(span.name), times, *told))
 
 
 def _attribute(name: str, value: Value) -> bytes:
     if isinstance(value, str):
         text = value.encode()
         return _before_text(name, len(text)) + text
-    if isinstance(value, bool):
-        packed = BOOL + bytes((value,))
-    elif isinstance(value, int):
-        packed = INT + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
-    else:
-        packed = DOUBLE + _DOUBLE.pack(value)
+    if isinstance(value, float):
+        return _field(ATTRIBUTE, _field(KEY, name.encode()) + _field(VALUE, DOUBLE + _DOUBLE.pack(value)))
+    return _whole_number(name, value)
+
+
+@lru_cache(MOST_HEADS, typed=True)  # True and 1 are equal, and are not written alike
+def _whole_number(name: str, value: int) -> bytes:
+    """Returns an attribute that is a number or a bool; those of ours are few and small."""
+    packed = BOOL + bytes((value,)) if isinstance(value, bool) else INT + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     return _field(ATTRIBUTE, _field(KEY, name.encode()) + _field(VALUE, packed))
+
+
+@lru_cache(MOST_HEADS)
+def _name(name: str) -> bytes:
+    return _field(NAME, name.encode())
+
+
+@lru_cache(MOST_HEADS)
+def _around_time(event: str) -> tuple[bytes, bytes]:
+    """Returns what stands before and behind the time of an event with this name."""
+    whole = _field(EVENT, TIME + bytes(TIME_BYTES) + _field(EVENT_NAME, event.encode()))
+    at = whole.index(TIME + bytes(TIME_BYTES)) + len(TIME)
+    return whole[:at], whole[at + TIME_BYTES :]
 
 
 @lru_cache(MOST_HEADS)

@@ -64,6 +64,17 @@ def test_whatever_is_in_a_span_is_read_as_it_was_told(told: list[EndedSpan]) -> 
         assert read.status.code == (2 if span.error else 0)
 
 
+def test_equal_values_of_other_types_are_written_each_as_its_own() -> None:
+    encode = encoder({})
+    for value in (True, 1, 1.0, False, 0, 0.0, True):
+        span = EndedSpan(TRACING.begin(), "", "handle", 5, 1, 2, {"value": value})
+        [read] = (
+            ExportTraceServiceRequest.FromString(encode([span])).resource_spans[0].scope_spans[0].spans[0].attributes
+        )
+        assert type(value_of(read.value)) is type(value)
+        assert value_of(read.value) == value
+
+
 def test_numbers_that_are_none_are_written_too() -> None:
     span = EndedSpan(TRACING.begin(), "", "handle", 5, 1, 2, {"nan": math.nan, "inf": -math.inf})
     request = ExportTraceServiceRequest.FromString(encoder({})([span]))

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from bus.records.records import SentNote
 from bus.steps.store import Intake
 from bus.telemetry.encoding import encoder
-from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id
+from bus.telemetry.traces import CONSUMER, NONE, OFF, EndedSpan, LiveTracing, Value, span_id, trace_id
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.otlp_metrics import measurer
 from supervisor.observe.tracing import MessageTraces
@@ -106,6 +106,14 @@ def test_a_handlers_span_takes_attributes_within_bounds_and_of_an_exception_its_
     span.set_attribute("tier", "late")
     assert span.attributes["tier"] == "gold"
     assert not HandlerSpan(HANDLE[:-1] + "0").is_recording()
+
+
+@pytest.mark.parametrize("flag", ["0", "1"])
+def test_a_handlers_span_is_named_for_libraries_as_its_traceparent_names_it(flag: str) -> None:
+    context = (span := HandlerSpan(HANDLE[:-1] + flag)).get_span_context()
+    assert (f"{context.trace_id:032x}", f"{context.span_id:016x}") == (trace_id(HANDLE), span_id(HANDLE))
+    assert (context.trace_flags.sampled, context.is_valid, context.is_remote) == (flag == "1", True, False)
+    assert span.get_span_context() is context
 
 
 def test_spans_of_ours_and_of_libraries_go_into_one_request() -> None:

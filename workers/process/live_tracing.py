@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, TraceFlags
 
 from bus.records.records import Job
 from bus.telemetry.encoding import encoder
@@ -40,6 +40,7 @@ NAME = "handle"
 CLOSE_SECONDS = 1.0
 MOST_ATTRIBUTES = 64
 MOST_VALUE_CHARS = 4096
+SAMPLED, NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 LIMITS = SpanLimits(
     max_span_attributes=MOST_ATTRIBUTES,
     max_events=MOST_ATTRIBUTES,
@@ -126,14 +127,20 @@ class HandlerSpan(NonRecordingSpan):
     """The current span as the owner's code sees it: it may set attributes; of an exception only the type is kept."""
 
     def __init__(self, span: str) -> None:
-        flags = TraceFlags(TraceFlags.SAMPLED if is_sampled(span) else TraceFlags.DEFAULT)
-        super().__init__(
-            SpanContext(int(trace_id(span), 16), int(span_id(span), 16), is_remote=False, trace_flags=flags)
-        )
+        super().__init__(INVALID_SPAN_CONTEXT)  # until somebody asks for it: most handlers never do
+        self._span = span
         self._is_sampled = is_sampled(span)
         self.is_over = False
         self.attributes: dict[str, Value] = {}
         self.error = ""
+
+    def get_span_context(self) -> SpanContext:
+        """Returns OpenTelemetry's name of the span, under which spans of the owner's are begun."""
+        if self._context is INVALID_SPAN_CONTEXT:
+            flags = SAMPLED if self._is_sampled else NOT_SAMPLED
+            trace_number, span_number = int(trace_id(self._span), 16), int(span_id(self._span), 16)
+            self._context = SpanContext(trace_number, span_number, is_remote=False, trace_flags=flags)
+        return self._context
 
     def is_recording(self) -> bool:
         """Returns whether attributes are sent."""
