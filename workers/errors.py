@@ -62,14 +62,14 @@ class BadStep(HandlerError):
 
 
 class JournalFull(HandlerError):
-    """What a handler has noted has no room left: 1 MiB for all its steps."""
+    """What a handler has noted has no room left: 1 MiB for all its steps and all answers of the model."""
 
     reason = "journal_full"
 
     def __init__(self, name: str) -> None:
         super().__init__(
             f"there is no room for the result of step {name!r}: all results of a handler's steps together have 1 MiB. "
-            "Return less from steps, or keep it elsewhere and return where"
+            "Return less from steps, or keep it elsewhere and return where; of a model ask for fewer or shorter answers"
         )
 
 

@@ -215,8 +215,8 @@ DEAD: Mapping[str, Remedy] = {
         "look for what ends the workers, then retry",
     ),
     "journal_full": Remedy(
-        "the results of the handler's steps (`job.step`) have 1 MiB together, and take no more",
-        "let its steps return less, or keep it elsewhere and return where, hashee-agent reload, then retry",
+        "the results of the handler's steps (`job.step`) and its model's answers have 1 MiB together, and take no more",
+        "let its steps return less, or keep it elsewhere and return where; ask the model for fewer or shorter answers; hashee-agent reload, then retry",
     ),
     "outcome_unknown": Remedy(
         "a step that may be done once (`job.once`) had begun when its worker died, or Redis went back since its message was taken in",

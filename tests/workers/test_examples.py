@@ -9,7 +9,7 @@ import trio.testing
 
 from tests.workers.llm.endpoint import endpoint, events
 from tests.workers.tools.scenes import call
-from workers import Agent
+from workers import Agent, JournalFull
 from workers.testing import conversation
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -155,14 +155,24 @@ async def test_what_was_said_before_is_what_the_model_is_given() -> None:
 @pytest.mark.long
 async def test_a_file_of_20_mb_is_summarised_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "".join(f"line {number}: nothing new under the sun\n" for number in range(500_000))[: 20 * 1024 * 1024]
-    pieces = -(-len(text) // 40_000)
+    pieces = -(-len(text) // (len(text) // 400))
     async with endpoint(*(events(f"note {number}") for number in range(pieces))) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         chat = conversation(load("summary_agent"))
         replies = await chat.send_file(text.encode(), name="../chronicle.txt")
     assert replies[0].card["status"] == "starting"
     assert chat.content_of(replies[-1]).decode().splitlines() == [f"note {number}" for number in range(pieces)]
-    asked = [content.removeprefix("Summarise:\n") for turn in server.asked for role, content in turn if role == "user"]
+    asked = [content.partition("\n")[2] for turn in server.asked for role, content in turn if role == "user"]
     assert "".join(asked) == text
     again = await chat.run_again()
     assert {one.card_id for one in again} <= {replies[0].card_id}, "progress is shown anew, and nothing else"
+
+
+async def test_answers_that_are_too_long_for_the_journal_end_it_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with endpoint(events("x" * 200_000)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        with pytest.raises(JournalFull, match=r"step 'llm'.* of a model ask for fewer or shorter answers"):
+            await conversation(load("summary_agent")).send_file(b"x" * 280_000, name="long.txt")
+    assert len(server.requests) == 6, "five of them fit into 1 MiB"
