@@ -16,8 +16,15 @@ from host import proc
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process with a group of its own and a variable, whose name begins like another's."""
     environ = {b"NAME": "value=\N{SNOWMAN}".encode(), b"NAME_OF_MORE": b"no"}  # bytes: the locale may have no snowman
-    with subprocess.Popen(["/bin/sleep", "60"], process_group=0, env=environ) as process:
+    with subprocess.Popen(
+        ["/bin/cat", "-"], process_group=0, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
         try:
+            # when it answers it runs: in the midst of exec, when Popen returns, the kernel tells no command line
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"?")
+            assert process.stdout.read(1) == b"?"
             yield process
         finally:
             process.kill()
@@ -28,7 +35,7 @@ def test_a_living_child(child: subprocess.Popen[bytes]) -> None:
     assert child.pid in set(proc.pids())
     assert proc.parent_of(child.pid) == os.getpid()
     assert proc.group_of(child.pid) == child.pid
-    assert proc.command_line(child.pid) == b"/bin/sleep\x0060\x00"
+    assert proc.command_line(child.pid) == b"/bin/cat\x00-\x00"
     assert proc.variable(child.pid, "NAME") == "value=\N{SNOWMAN}"
     assert proc.variable(child.pid, "NAM") is None
     assert proc.start_ticks(child.pid) != proc.start_ticks(os.getpid()) is not None
