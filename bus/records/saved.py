@@ -123,6 +123,9 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 
+SAVED_AS_VALUES = frozenset({name for name, kind in KINDS.items() if kind.fate is Fate.SAVED} | {"held"})
+"""The kinds that stand in a backup as a `Value`. Of `held` the notes do, not the counts."""
+
 
 class Value(msgspec.Struct, frozen=True, array_like=True, tag="value"):
     """A key's value or a part of it; further parts of the same key follow in order.

@@ -45,6 +45,7 @@ class Checking:
                 places = (
                     ("box", saved.box),
                     ("parked", saved.parked),
+                    ("placed", saved.placed),
                     ("together", saved.together),
                     ("out", saved.out),
                 )
@@ -85,13 +86,24 @@ class Checking:
             case "quarantined":
                 if row.get(b"plaintext"):
                     self._sealed(value.kind, row[b"plaintext"], "quarantine", self._names.agent_id, value.ids)
+            case "grant_log":
+                for line in value.parts:
+                    self._grant(line)
+            case _:
+                self._for_handlers(value)
+
+    def _for_handlers(self, value: Value) -> None:
+        """Checks what is sealed for workers, and stands in no conversation."""
+        match value.kind:
             case "store":
                 self._kept(
                     "store", [record for name, record in pairs(value.parts) if name != STORE_BYTES_FIELD.encode()]
                 )
-            case "grant_log":
-                for line in value.parts:
-                    self._grant(line)
+            case "timers":
+                if self._turner is not None:
+                    self._open_each("timers", [record for _, record in pairs(value.parts)], self._turner.timer)
+            case "outside":
+                self._records("outside", value.parts)
             case "dead":
                 letter = dict(pairs(value.parts[2:]))
                 record = letter.get(b"r", b"")
@@ -142,7 +154,7 @@ class Checking:
 
 
 def _records_in(place: str, parts: list[bytes]) -> list[bytes]:
-    if place not in ("box", "parked"):
+    if place not in ("box", "parked", "placed"):
         return parts
     scored = pairs(parts)
     for _, score in scored:

@@ -23,6 +23,10 @@ OF_BACKUPS = (
         ("an_entry_that_is_none", "if not entry or not string.find(entry, '^%d+%-%d+$') then return {} end", "if not entry then return {} end"),
     ),
     *of(
+        "bus/records/saved.py", ("tests/supervisor/backup/test_hostile.py",),
+        ("what_no_restore_brings_back_is_known", "if kind.fate is Fate.SAVED}", "}"),
+    ),
+    *of(
         "bus/whole/restoring.py", RESTORING,
         ("the_epoch_is_raised", "(\"SET\", epoch, self._epoch + 1)", "(\"SET\", epoch, self._epoch)"),
         ("above_the_epoch_of_the_backup", "self._epoch = max(self._epoch, epoch)", "pass"),

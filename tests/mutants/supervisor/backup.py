@@ -27,11 +27,17 @@ BACKUP = (
     ),
     *of(
         module("backup/looking"), tests("supervisor/backup/test_hostile"),
+        ("a_kind_that_would_not_come_back", "piece.kind not in SAVED_AS_VALUES:", "False:"),
         ("what_this_program_never_writes_is_damage", "except (ValueError, OverflowError):", "except OverflowError:"),
     ),
     *of(
         module("backup/reading"), tests("supervisor/backup/test_making"),
         ("made_by_the_agent_that_is_named", "if fingerprint not in (None, proven.fingerprint):", "if False:"),
+    ),
+    *of(
+        module("backup/checking"), tests("supervisor/backup/test_hostile"),
+        ("what_waits_from_outside_opens", "self._records(\"outside\", value.parts)", "pass"),
+        ("what_was_placed_opens", "                    (\"placed\", saved.placed),\n", ""),
     ),
     *of(
         module("backup/checking"), tests("supervisor/backup/test_command_line"),
