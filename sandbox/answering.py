@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from sandbox.cards import ShownCard
@@ -20,6 +21,8 @@ class Given:
 
     card: ShownCard
     answer: Mapping[str, object]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """What the fields of a form name that take a file: where it stands on the disk."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class _Form:
     card: ShownCard
     fields: list[Mapping[str, object]]
     values: dict[str, object] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 class CardAnswers:
@@ -83,11 +87,17 @@ class CardAnswers:
         if line == LEAVES:
             self._form = None
             return Note(LEFT)
-        one = form.fields.pop(0)
-        value = filled_in(one, "" if line == NOTHING else line)
-        if value is not None:
-            form.values[str(one["id"])] = value
+        one = form.fields[0]
+        name, text = str(one["id"]), "" if line == NOTHING else line.strip()
+        if one.get("type") == "file" and text:
+            path = Path(text.strip("'\"")).expanduser()
+            if not path.is_file():
+                return Asks(f"{path} is no file here. {asked_for(one)}")
+            form.files[name] = path
+        elif (value := filled_in(one, text)) is not None:
+            form.values[name] = value
+        del form.fields[0]
         if form.fields:
             return Asks(asked_for(form.fields[0]))
         self._form = None
-        return Given(form.card, {"values": form.values})
+        return Given(form.card, {"values": form.values}, form.files)

@@ -119,8 +119,8 @@ class ChatScreen:
     async def _take(self, text: str) -> None:
         place, person = self._place, self._person
         match place.answers.read(text):
-            case Given(card, answer):
-                await person.answer(place.conversation_id, card.card_id, dict(answer))
+            case Given(card, answer, paths):
+                await self._files_of(place, person).answer(card.card_id, dict(answer), paths)
             case Asks(asked):
                 self._console.print(Text(f"field › {asked}"))
             case Note(said):

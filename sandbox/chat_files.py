@@ -4,8 +4,9 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 from crypto.errors import Unreadable
 from crypto.files import MAX_FILE_BYTES
@@ -47,6 +48,22 @@ class ChatFiles:
             self._say(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}")
         except (ApiRefused, *NO_CONNECTION) as problem:
             self._say(f"{path.name} was not sent: {problem}")
+
+    async def answer(self, card_id: str, said: dict[str, object], paths: Mapping[str, Path]) -> None:
+        """Answers a card, a form's files with it; or says why not."""
+        person, where = self._person, self._conversation_id
+        try:
+            files = {name: await person.attach(where, path) for name, path in paths.items()}
+        except (OSError, ValueError) as problem:
+            self._say(f"not answered, a file cannot be read: {getattr(problem, 'strerror', None) or problem}")
+            return
+        except (ApiRefused, *NO_CONNECTION) as problem:
+            self._say(f"not answered, a file was not sent: {problem}")
+            return
+        if files:
+            named = {name: file.attachment_id for name, file in files.items()}
+            said = {**said, "values": {**cast("dict[str, object]", said["values"]), **named}}
+        await person.answer(where, card_id, said, files=list(files.values()))
 
     async def run(self) -> None:
         """Saves what comes, one after the other, until cancelled."""

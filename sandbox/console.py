@@ -11,7 +11,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import trio
@@ -27,6 +27,7 @@ from workers.errors import CannotStart
 from workers.handling.agent import Agent
 from workers.process.loading import CannotLoad, load_agent
 from workers.testing import Harness, HarnessChat, NoHandler, Said
+from workers.testing.said import answer_to_card
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 78
@@ -243,9 +244,10 @@ class Console:
             await command(rest.strip())
             return
         match self._answers.read(line):
-            case Given(card, answer):
-                artifact = {"subtype": "response", "ref_artifact": card.card_id, "payload": dict(answer)}
-                await self._chat.post({"type": "artifact", "artifact": artifact})
+            case Given(card, answer, files):
+                attached = {name: await self._attached(path) for name, path in files.items()}
+                values = {"values": {**cast("dict[str, object]", answer["values"]), **attached}} if attached else {}
+                await self._chat.post(answer_to_card(card.card_id, {**answer, **values}, is_tool=False))
             case Asks(text):
                 self._tell("field", text)
             case Note(text):
@@ -301,6 +303,15 @@ class Console:
             self._tell("note", f"{path or '/file PATH'}: {error.strerror}")
             return
         await self._chat.post(self._chat.file_payload(content, name=Path(path).name))
+
+    async def _attached(self, path: Path) -> object:
+        """Returns a file as the value of a form's field; its name where it cannot be read, which the agent then says."""
+        try:
+            content = await trio.Path(path).read_bytes()
+        except OSError as error:
+            self._tell("note", f"{path}: {error.strerror}")
+            return path.name
+        return self._chat.attach(content, name=path.name)
 
     async def _time(self, rest: str) -> None:
         seconds = seconds_in(rest)

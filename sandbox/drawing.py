@@ -47,7 +47,8 @@ def drawn(card: ShownCard) -> list[str]:
 def asked_for(field: Mapping[str, object]) -> str:
     """Returns the line by which a field is asked for."""
     options = [str(one.get("value")) for one in _list(field.get("options"))]
-    kind = " | ".join(options) or str(field.get("type", "text"))
+    said = str(field.get("type", "text"))
+    kind = " | ".join(options) or ("the path of a file" if said == "file" else said)
     return f"{field.get('label') or field['id']} ({kind}{'' if field.get('required') else ', or nothing'})"
 
 

@@ -10,7 +10,7 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,6 +22,7 @@ import trio
 from crypto import strict_base64
 from crypto.envelope import Expected
 from crypto.errors import Reason, Unreadable
+from crypto.files import Attachment
 from crypto.identity import IdentityKeys, LocalDevice
 from crypto.prekeys import bundle_from_json
 from crypto.renewal import Renewal
@@ -169,21 +170,25 @@ class Person:
 
         Raises OSError too, where it cannot be read.
         """
-        filename = name or (source.name if isinstance(source, Path) else "file")
-        mime = mimetypes.guess_type(filename)[0] or "application/octet-stream"
-        with source.open("rb") if isinstance(source, Path) else TemporaryFile() as file:
-            if isinstance(source, bytes):
-                file.write(source)
-                file.seek(0)
-            attachment = await upload(self._api, conversation_id, file, filename=filename, mime=mime)
+        attachment = await self.attach(conversation_id, source, name=name)
         payload: dict[str, object] = {
             "type": kind,
             "attachment_id": attachment.attachment_id,
             "attachments": [attachment.to_payload()],
         }
         if kind == "file":
-            payload |= {"filename": filename, "mime": mime, "size": attachment.size}
-        return await self._send(conversation_id, payload, file_line(filename, attachment.size))
+            payload |= {"filename": attachment.filename, "mime": attachment.mime, "size": attachment.size}
+        return await self._send(conversation_id, payload, file_line(attachment.filename, attachment.size))
+
+    async def attach(self, conversation_id: str, source: Path | bytes, *, name: str = "") -> Attachment:
+        """Seals and uploads a file now, for a payload that is sent then. Raises as `send_file`."""
+        filename = name or (source.name if isinstance(source, Path) else "file")
+        mime = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        with source.open("rb") if isinstance(source, Path) else TemporaryFile() as file:
+            if isinstance(source, bytes):
+                file.write(source)
+                file.seek(0)
+            return await upload(self._api, conversation_id, file, filename=filename, mime=mime)
 
     async def read_file(self, heard: HeardFile) -> bytes:
         """Fetches and opens a file of the agent's. Raises Unreadable, `ApiRefused` or httpx2's errors."""
@@ -203,14 +208,21 @@ class Person:
                 raise
         return path
 
-    async def answer(self, conversation_id: str, card_id: str, payload: dict[str, object]) -> str:
-        """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id."""
+    async def answer(
+        self, conversation_id: str, card_id: str, payload: dict[str, object], *, files: Sequence[Attachment] = ()
+    ) -> str:
+        """Answers a card (PROTOCOL §4.1), such as with `{"action": "stop"}`; as `say`. Returns its client_message_id.
+
+        `files`: what the values of a form name by `attachment_id`.
+        """
         artifact: dict[str, object] = {"subtype": "response", "ref_artifact": card_id, "payload": payload}
         if card_id in self.cards and self.cards[card_id].subtype == TOOL_CALL:
             artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
         client_message_id = new_ulid()
         async with self._sealing:
             said: dict[str, object] = {"type": "artifact", "artifact": artifact}
+            if files:
+                said["attachments"] = [one.to_payload() for one in files]
             sealed = await self._seal(conversation_id, client_message_id, said)
             frame = ArtifactAnswer(client_message_id, conversation_id, sealed)
             self._outgoing.add(client_message_id, encode(frame))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec import Struct
 
 from bus.records.records import InboundMessage
-from workers import Agent, App, Event, File, Message, ToolDenied
+from workers import Agent, App, Event, File, InboundFile, Message, ToolDenied
 from workers.handling.context import JobContext
 from workers.talk.chat import Chat
 
@@ -67,6 +68,18 @@ async def send_back(message: Message, chat: Chat) -> None:
         digest.update(chunk)
     await chat.reply(File(file.chunks(), name=f"back-{file.name}", type=file.type))
     await chat.reply(digest.hexdigest())
+
+
+class Filed(Struct):
+    title: str
+    file: InboundFile
+
+
+@filing.on_command("form")
+async def ask_for_a_file(chat: Chat) -> None:
+    """Asks for a file by a form, and says what its hash is."""
+    filed = await chat.ask(Filed)
+    await chat.reply(f"{filed.title}: {hashlib.sha256(await filed.file.bytes()).hexdigest()}")
 
 
 voting = Agent()

@@ -1,5 +1,6 @@
 """Files through the whole house: relay, keeper, gate, supervisor, worker and Redis as processes; a person sends one and it comes back."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.files_world import HANDLER, NEEDLE, SECONDS, comes_back, content_of, leaks, spooled
 from tests.waiting import waiting_for
-from tests.world import world
+from tests.world import World, world
 
 MIB = 1024 * 1024
 
@@ -18,6 +19,7 @@ async def test_a_file_comes_back_and_is_nowhere_in_the_clear(tmp_path: Path) -> 
     async with world(tmp_path, HASHEE_HANDLER=HANDLER, HASHEE_FSYNC="always") as it:
         for seed, size in enumerate((0, 1, 3 * MIB + 5)):
             await comes_back(it, content_of(size, seed), name)
+        await by_a_form(it, content_of(MIB, 3), name)
         needles = (NEEDLE, b"secret-plan")
         assert list(leaks(it.directory, needles)) == []
         assert spooled(it.state_dir) == []
@@ -25,8 +27,24 @@ async def test_a_file_comes_back_and_is_nowhere_in_the_clear(tmp_path: Path) -> 
         (tmp_path / "control").mkdir()
         (tmp_path / "control" / "plan.txt").write_bytes(content_of(100, 1))
         assert list(leaks(it.directory, needles)) == [f"plan.txt: {NEEDLE[:20]!r}"]
-    for line in ('worker_files_total{direction="in"} 6.0', 'worker_files_total{direction="out"} 3.0'):
+    for line in ('worker_files_total{direction="in"} 7.0', 'worker_files_total{direction="out"} 3.0'):
         assert line in metrics
+
+
+async def by_a_form(it: World, content: bytes, name: str) -> None:
+    """A person fills in a form with a file, and the handler has read it."""
+    [person] = it.people
+    conversation = it.conversations[person]
+    await person.say(conversation, "/form")
+    with waiting_for("the form", SECONDS):
+        await person.transcript.until(lambda: bool(person.cards))
+    [card_id] = person.cards
+    file = await person.attach(conversation, content, name=name)
+    values = {"title": "Plan", "file": file.attachment_id}
+    await person.answer(conversation, card_id, {"values": values}, files=[file])
+    said = f"Plan: {hashlib.sha256(content).hexdigest()}"
+    with waiting_for("the answer to the form", SECONDS):
+        await person.transcript.until(lambda: said in person.transcript.heard(conversation))
 
 
 PASSING: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -32,6 +32,9 @@ async def test_a_file_is_sent_and_what_comes_is_saved_under_a_safe_name(
             large.truncate(MAX_FILE_BYTES + 1)
         for words in ("'a b.txt'", "absent", "", "large"):
             await files.send(f"/file {tmp_path / words.strip(chr(39)) if words else ''}")
+        await files.answer("card", {"values": {}}, {"photo": tmp_path / "absent"})
+        await files.answer("card", {"values": {"title": "x"}}, {"photo": tmp_path / "a b.txt"})
+        assert said.pop() == "not answered, a file cannot be read: No such file or directory"
         assert [line.partition(",")[0].replace(str(tmp_path), "") for line in said] == [
             "sent a b.txt",
             "/absent cannot be read: No such file or directory",

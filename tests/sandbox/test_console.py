@@ -11,7 +11,7 @@ import pytest
 from sandbox.console import Console, ConsoleOptions, run_console
 from sandbox.script_lines import steps_in
 from tests.waiting import waiting_for
-from workers import Agent, Approval, Chat, Message
+from workers import Agent, Approval, Chat, InboundFile, Message
 
 pytestmark = pytest.mark.pure
 
@@ -19,6 +19,10 @@ pytestmark = pytest.mark.pure
 class Booking(msgspec.Struct):
     name: str
     guests: int = 1
+
+
+class Pictured(msgspec.Struct):
+    photo: InboundFile
 
 
 class Kept(msgspec.Struct):
@@ -35,6 +39,11 @@ def agent() -> Agent:
             await chat.reply("Booked.")
         else:
             await chat.reply("Not booked.")
+
+    @made.on_command("photo")
+    async def photo(chat: Chat) -> None:
+        file = (await chat.ask(Pictured)).photo
+        await chat.reply(f"{file.kind} {file.name}: {(await file.bytes()).decode()}")
 
     @made.on_command("fail")
     async def fail(chat: Chat) -> None:
@@ -76,6 +85,16 @@ async def test_a_form_is_filled_in_field_by_field_and_a_button_is_a_number() -> 
         *("ann: 1", "agent: Booked."),
     ]
     assert not console.has_failed
+
+
+async def test_a_file_of_a_form_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a cat.png").write_bytes(b"meow")
+    shown, _ = await played(f"/photo\n{tmp_path}/none.png\n'{tmp_path}/a cat.png'\n")
+    assert [line.replace(str(tmp_path), "…") for line in shown] == [
+        *("ann: /photo", "agent: [form]", "field: Photo (the path of a file)"),
+        *("ann: …/none.png", "field: …/none.png is no file here. Photo (the path of a file)"),
+        *("ann: '…/a cat.png'", "agent: image a cat.png: meow"),
+    ]
 
 
 async def test_a_number_is_a_word_where_no_card_is_above_it() -> None:

@@ -38,6 +38,16 @@ def shown(said: Said, cards: Cards, chat: Conversation) -> str:
     return said.text if card is None else card.text.replace("\n", " | ")
 
 
+def answered(said: dict[str, object], chat: Conversation) -> dict[str, object]:
+    """An answer to a card, in whose form `[name] content` is a file."""
+    values = said.get("values")
+    if not isinstance(values, dict):
+        return said
+    files = {name: re.fullmatch(r"\[(.*?)\] (.*)", str(value)) for name, value in values.items()}
+    attached = {name: chat.attach(one[2].encode(), name=one[1]) for name, one in files.items() if one}
+    return {**said, "values": {**values, **attached}}
+
+
 @pytest.mark.parametrize(("heading", "code", "talk"), snippets(), ids=lambda value: value[:30].splitlines()[0])
 async def test_a_snippet_runs_and_says_what_the_page_says(
     heading: str, code: str, talk: str, monkeypatch: pytest.MonkeyPatch
@@ -53,7 +63,7 @@ async def test_a_snippet_runs_and_says_what_the_page_says(
         if line.startswith((">> ", "> ")):
             assert heard == [], f"{heading}: said, and not on the page"
             if line.startswith(">> "):
-                replies = await chat.answer(list(cards.shown)[-1], json.loads(line[3:]))
+                replies = await chat.answer(list(cards.shown)[-1], answered(json.loads(line[3:]), chat))
             elif file := re.fullmatch(r"> \[(.*?)\] (.*)", line):
                 replies = await chat.send_file(file[2].encode(), name=file[1])
                 sent[file[1]] = chat.message_id

@@ -37,7 +37,16 @@ _QUOTED: Final = "_quoted"
 """Where it has what it quotes, None where that is not kept."""
 
 
-class InboundFile:
+class FormFile:
+    """What stands for a file in the struct that a form is made of: `InboundFile`, in a `def` handler `BlockingFile`."""
+
+    @classmethod
+    def of(cls, file: "InboundFile") -> "FormFile":
+        """Returns a file as this class reads it."""
+        raise NotImplementedError
+
+
+class InboundFile(FormFile):
     """A file that somebody sent. `kind`: file, image, audio or video; `type`: its media type, as its sender says; `alt`: what it shows or says.
 
     `name` is safe in any folder, whatever was sent. `size`: in bytes. All four are the sender's word.
@@ -48,6 +57,10 @@ class InboundFile:
         self._files = files
         self._delivered = 0
         self._is_whole = False
+
+    @classmethod
+    def of(cls, file: "InboundFile") -> "InboundFile":
+        return file
 
     def __repr__(self) -> str:
         return f"InboundFile(kind={self.kind!r}, size={self.size})"
@@ -356,4 +369,4 @@ def _quoted_by(
     return Quoted(message_id)
 
 
-__all__ = ["InboundFile", "Message", "Quoted", "message_in", "messages_in"]
+__all__ = ["FormFile", "InboundFile", "Message", "Quoted", "message_in", "messages_in"]

@@ -40,14 +40,32 @@ class FileSaid(msgspec.Struct, frozen=True, kw_only=True):
 
 def files_said(payload: Mapping[str, object], attachments: Sequence[Mapping[str, object]]) -> tuple[FileSaid, ...]:
     """Returns the files of a message: those that its payload names, in their order, then what else is attached."""
-    entries: dict[str, Mapping[str, object]] = {}
-    for entry in attachments[:MOST_FILES]:
-        entries.setdefault(str(entry.get("attachment_id", "")), entry)
+    entries = _by_id(attachments)
     found: dict[str, FileSaid] = {}
     for attachment_id, about in (*_named(payload, entries), *((one, entries[one]) for one in entries)):
         if attachment_id not in found and len(found) < MOST_FILES:
-            found[attachment_id] = _said(attachment_id, about, entries.get(attachment_id))
+            found[attachment_id] = _said(attachment_id, about, entries.get(attachment_id) or _whole(about))
     return tuple(found.values())
+
+
+def file_named(value: object, attachments: Sequence[Mapping[str, object]]) -> FileSaid | None:
+    """Returns the file that the value of a form's field is: an entry as in `attachments`, or the id of one there. None for what is none."""
+    about = value if isinstance(value, dict) else {}
+    named = about.get("attachment_id") if about else value
+    entry = (_by_id(attachments).get(named) or _whole(about)) if isinstance(named, str) else None
+    return None if entry is None or not isinstance(named, str) else _said(named, {}, entry)
+
+
+def _whole(about: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Returns what is said of a file where that is all that stands in `attachments` otherwise."""
+    return about if "key" in about else None
+
+
+def _by_id(attachments: Sequence[Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    entries: dict[str, Mapping[str, object]] = {}
+    for entry in attachments[:MOST_FILES]:
+        entries.setdefault(str(entry.get("attachment_id", "")), entry)
+    return entries
 
 
 def _named(payload: Mapping[str, object], entries: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -67,6 +85,8 @@ def _named(payload: Mapping[str, object], entries: Mapping[str, object]) -> Iter
             yield value, {}
         elif isinstance(value, dict) and isinstance(name := value.get("attachment_id"), str) and name in entries:
             yield name, {}
+        elif isinstance(value, dict) and isinstance(name := value.get("attachment_id"), str) and _whole(value):
+            yield name, value
 
 
 def _flat(values: object) -> Iterator[object]:
@@ -123,4 +143,4 @@ def attached(files: Sequence[FileSaid]) -> Payload:
     return {"attachments": [one.attachment.to_payload() for one in files if one.attachment is not None]}
 
 
-__all__ = ["ANY_TYPE", "FileSaid", "attached", "files_said", "payload_of"]
+__all__ = ["ANY_TYPE", "FileSaid", "attached", "file_named", "files_said", "payload_of"]

@@ -20,7 +20,7 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers.errors import ChatClosed
-from workers.files.inbound import TEXT_CHARACTERS, InboundFile, Message, Quoted
+from workers.files.inbound import TEXT_CHARACTERS, FormFile, InboundFile, Message, Quoted
 from workers.files.limits import DOWNLOADED_BYTES
 from workers.files.names import Kind
 from workers.files.outgoing import File
@@ -36,6 +36,7 @@ from workers.talk.chat import TOOL_TIMEOUT, Chat
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.payloads import Mention, Quote
 from workers.talk.progress import ProgressBar
+from workers.talk.questions import Question
 from workers.talk.sent import Sent
 from workers.talk.stream import Stream
 
@@ -115,11 +116,15 @@ class BlockingProgressBar:
         return is_stopped
 
 
-class BlockingFile:
+class BlockingFile(FormFile):
     """As InboundFile, for sync handlers."""
 
     def __init__(self, file: InboundFile) -> None:
         self._file = file
+
+    @classmethod
+    def of(cls, file: InboundFile) -> "BlockingFile":
+        return cls(file)
 
     def __repr__(self) -> str:
         return repr(self._file)
@@ -461,7 +466,8 @@ class BlockingChat:
 
     def ask(self, what: Any, kind: Any = str, **named: Any) -> Any:
         """As Chat.ask. The handler's thread is unwound by an exception that no `except Exception` sees."""
-        return _run(partial(self._chat.ask, what, kind, **named))
+        question = Question.of(what, kind, file=BlockingFile)
+        return _run(partial(self._chat.ask_question, question, **named))
 
     def call_tool(
         self,

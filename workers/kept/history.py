@@ -252,7 +252,18 @@ def _word_for_card(card: Mapping[str, object]) -> str:
     inside = payload if isinstance(payload, dict) else {}
     if card.get("subtype") == "response":
         given = inside.get("values") or inside.get("decision") or inside.get("action") or ""
-        said = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+        said = given if isinstance(given, str) else msgspec.json.encode(_without_keys(given)).decode()
         return f"[answer: {said}]"
     parts = [one for one in (card.get("title"), inside.get("body")) if isinstance(one, str) and one]
     return "\n".join([f"[{card.get('subtype', 'card')}]", *parts])
+
+
+def _without_keys(given: object) -> object:
+    """Returns the values of a form, of a file only that it is one: how it is opened is nothing that a model is told."""
+    if isinstance(given, list):
+        return [_without_keys(one) for one in given]
+    if not isinstance(given, dict):
+        return given
+    if "attachment_id" in given:
+        return f"[file: {name}]" if isinstance(name := given.get("filename"), str) else "[file]"
+    return {name: _without_keys(one) for name, one in given.items()}

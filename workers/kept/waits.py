@@ -12,6 +12,8 @@ from workers.kept.words import Unanswerable
 
 MOST_WAITS_OF_A_THREAD = 64
 MOST_OPEN_WAITS = 10
+MOST_ANSWER_FILES = 100
+"""Of the answer to a form, as of a message (workers/files/said.py)."""
 CANCEL = "/cancel"
 QUESTION = "ask:"
 """What the name of a question begins with, in the journal and as a place; no other place does."""
@@ -58,11 +60,15 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(msgspec.Struct, frozen=True, array_like=True):
-    """An answer as it stands in the journal: what was said, by whom, and to which card ('' for what a former version noted)."""
+    """An answer as it stands in the journal: what was said, by whom, and to which card ('' for what a former version noted).
+
+    `attachments`: of a form, how its files are opened.
+    """
 
     said: Payload
     sender_id: str
     card_id: str = ""
+    attachments: list[Payload] = []
 
     def __repr__(self) -> str:
         return f"Given(sender_id={self.sender_id!r}, card_id={self.card_id!r}, …)"
@@ -156,7 +162,8 @@ def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]])
         return Refused("other_question")
     if wait.kind == "approval" and said.get("question_hash") != wait.question_hash:
         return Refused("other_question")
-    return Answered(wait, answer_entry(said, job, wait.id))
+    attachments = job.message.attachments[:MOST_ANSWER_FILES] if wait.kind == "form" else []
+    return Answered(wait, answer_entry(said, job, wait.id, attachments))
 
 
 def said_in(artifact: Payload) -> Payload:
@@ -185,9 +192,9 @@ def _is_cancel(message: InboundMessage) -> bool:
     return message.payload.get("type") == "text" and message.text.strip().lower() == CANCEL
 
 
-def answer_entry(said: Mapping[str, object], job: Job, card_id: str) -> bytes:
+def answer_entry(said: Mapping[str, object], job: Job, card_id: str, attachments: Sequence[Payload] = ()) -> bytes:
     """Returns the entry of the journal for the answer in a job."""
-    given = msgspec.msgpack.encode(Given(dict(said), job.message.sender_id, card_id))
+    given = msgspec.msgpack.encode(Given(dict(said), job.message.sender_id, card_id, list(attachments)))
     return msgspec.msgpack.encode(Entry("answer", msgspec.Raw(given), job.short_id))
 
 

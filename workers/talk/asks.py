@@ -13,6 +13,7 @@ import trio
 
 from bus.records.records import NOWHERE, InboundMessage, Payload, Reply
 from workers.errors import BadAsk, Diverged, NoAnswer, TooManyWaits
+from workers.files.files import RunFiles
 from workers.kept.thread import Draft, ThreadRun, counted_from
 from workers.kept.waits import MOST_OPEN_WAITS, MOST_WAITS_OF_A_THREAD, Given
 from workers.talk.payloads import text_payload
@@ -26,10 +27,13 @@ LONGEST = timedelta(days=30)
 class Asks:
     """The questions of one run."""
 
-    def __init__(self, thread: ThreadRun, sending: Sending, message: InboundMessage) -> None:
+    def __init__(
+        self, thread: ThreadRun, sending: Sending, message: InboundMessage, files: RunFiles | None = None
+    ) -> None:
         self._thread = thread
         self._sending = sending
         self._message = message
+        self._files = files
 
     async def ask(
         self,
@@ -46,7 +50,7 @@ class Asks:
         for _ in range(MOST_MISFITS):
             given = await self._answer(asked, base, key, timeout, self._asked(who))
             try:
-                return question.answer(given)
+                return question.answer(given, self._files)
             except Misfit as misfit:
                 hint = again or str(misfit)
             asked = question.asked_again(hint)

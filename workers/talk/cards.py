@@ -15,6 +15,7 @@ import msgspec
 
 from bus.records.records import Payload
 from workers.errors import BadCard
+from workers.files.inbound import FormFile
 from workers.files.outgoing import File
 from workers.talk.lookalikes import lookalikes_in
 
@@ -426,6 +427,17 @@ def _fields_of(cls: type[msgspec.Struct]) -> Iterator[Field]:
         )
 
 
+def check_files(cls: type[msgspec.Struct], taken: type[FormFile]) -> None:
+    """Raises BadCard where a class of a form has a file of another kind than the handler that asks reads."""
+    for name, hint in get_type_hints(cls).items():
+        for one in (hint, *get_args(hint)):
+            if isinstance(one, type) and issubclass(one, FormFile) and one is not taken:
+                raise BadCard(
+                    f"Form: {cls.__name__}.{name} is a {one.__name__}, and this handler reads a {taken.__name__}: a `def` handler "
+                    "takes BlockingFile, an `async def` handler InboundFile"
+                )
+
+
 def _default_of(field: msgspec.inspect.Field) -> object:
     default = field.default_factory() if callable(field.default_factory) else field.default
     return None if default is msgspec.NODEFAULT or default == [] else msgspec.to_builtins(default)
@@ -480,13 +492,20 @@ def _field(
         least, most = (kind.ge if kind.ge is not None else kind.gt), (kind.le if kind.le is not None else kind.lt)
     elif isinstance(kind, msgspec.inspect.LiteralType | msgspec.inspect.EnumType):
         field_type, options = "select", _options(name, kind, values)
+    elif isinstance(kind, msgspec.inspect.CustomType) and issubclass(kind.cls, FormFile):
+        field_type = "file"
     elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.SetType | msgspec.inspect.VarTupleType):
         inner = kind.item_type
         if isinstance(inner, msgspec.inspect.LiteralType | msgspec.inspect.EnumType):
             field_type, options = "multiselect", _options(name, inner, values)
+        elif isinstance(inner, msgspec.inspect.CustomType) and issubclass(inner.cls, FormFile):
+            raise BadCard(
+                f"Form: {name} is a list of files, and a field takes one: give each a field of its own, `InboundFile | None` where "
+                "it may be left out, or ask for a message with them and read message.files"
+            )
     if field_type is None:
         raise BadCard(
-            f"Form: {name} has a type that no field has: str, int, float, bool, date, time, datetime, Literal, an Enum of "
+            f"Form: {name} has a type that no field has: str, int, float, bool, date, time, datetime, InboundFile, Literal, an Enum of "
             "texts, or a list of one of the last two"
         )
     return Field(

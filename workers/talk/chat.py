@@ -97,6 +97,7 @@ class Chat:
         self._reminding = reminding
         self._thread = thread
         self._filing = Filing(sending, files)
+        self._files = files
         self._typists = 0
         self._typing = trio.CancelScope()
 
@@ -342,10 +343,21 @@ class Chat:
         again from its first line then, in any worker, and what it has said and noted is known (docs/handlers.md). `timeout`: how long the
         question is open, at most 30 days. `key`: a name for the question, for a handler that asks concurrently or whose words change.
         """
+        return await self.ask_question(Question.of(what, kind), timeout=timeout, key=key, who=who, again=again)
+
+    async def ask_question(
+        self,
+        question: Question,
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> object:
+        """Asks a question that is made already; as `ask`."""
         if self._thread is None:
             raise BadAsk("this chat cannot wait for an answer")
-        asks = Asks(self._thread, self._sending, self._message)
-        question = Question.of(what, kind)
+        asks = Asks(self._thread, self._sending, self._message, self._files)
         return await asks.ask(question, timeout=timeout, key=key, who=who, again=again)
 
     async def call_tool(

@@ -6,6 +6,7 @@ or less before a question that is open.
 
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, cast
 
@@ -13,12 +14,17 @@ import msgspec
 
 from bus.records.records import Payload
 from workers.errors import BadHandler
+from workers.files.files import RunFiles
+from workers.files.inbound import FormFile, InboundFile
+from workers.files.said import file_named
 from workers.kept.waits import QUESTION, AskedKind, Given
 from workers.talk.answers import Answer
-from workers.talk.cards import App, Approval, Form, ToolCall, card_payload
+from workers.talk.cards import App, Approval, Form, ToolCall, card_payload, check_files
 from workers.talk.payloads import text_payload
 
 MOST_MISFITS = 3
+FILE = "file"
+_LOOK_AGAIN = "Please look at {} again."
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HINTS = {
     int: "Please answer with a whole number.",
@@ -35,26 +41,30 @@ class Misfit(Exception):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One question. `what`: a text, or a card; `kind`: the type of its answer."""
+    """One question. `what`: a text, or a card; `kind`: the type of its answer. `file`: what the files of a form are given as."""
 
     what: str | Approval | Form | App | ToolCall
     kind: Any
+    file: type[FormFile] = InboundFile
 
     @classmethod
-    def of(cls, what: object, kind: object) -> "Question":
+    def of(cls, what: object, kind: object, file: type[FormFile] = InboundFile) -> "Question":
         """Returns the question. Raises BadHandler, BadCard."""
         if isinstance(what, str):
             return cls(what, kind)
         if isinstance(what, Approval):
             return cls(what, Answer if kind is Answer else bool)
+        if isinstance(what, Form) and isinstance(what.fields, type):
+            check_files(what.fields, file)
+            return cls(what, what.fields, file)
         if isinstance(what, Form):
-            return cls(what, what.fields if isinstance(what.fields, type) else dict[str, object])
+            return cls(what, dict[str, object], file)
         if isinstance(what, App):
             return cls(what, Answer)
         if isinstance(what, ToolCall):
             return cls(what, dict)
         if isinstance(what, type) and issubclass(what, msgspec.Struct):
-            return cls(Form(what), what)
+            return cls.of(Form(what), what, file)
         raise BadHandler(f"ask takes a text, an Approval, a Form, an App or a Struct class, not {type(what).__name__}")
 
     @property
@@ -106,8 +116,8 @@ class Question(msgspec.Struct, frozen=True):
             return True
         return given.said.get("question_hash") == self.what.question_hash(given.card_id)
 
-    def answer(self, given: Given) -> object:
-        """Returns the answer as what was asked for. Raises Misfit."""
+    def answer(self, given: Given, files: RunFiles | None = None) -> object:
+        """Returns the answer as what was asked for. `files`: by which a run reads the files in it. Raises Misfit."""
         said = given.said
         if self.kind is Answer and not isinstance(self.what, str):
             kind = self.what.ui if isinstance(self.what, App) else self.asked
@@ -116,11 +126,38 @@ class Question(msgspec.Struct, frozen=True):
             return said.get("decision") == "approved"
         if isinstance(self.what, ToolCall):
             return said
-        found = said.get("text") if self.asked == "text" else said.get("values")
+        if isinstance(self.what, Form):
+            return self._filled_in(self.what, given, files)
+        found = said.get("text")
         if isinstance(found, str) and self.kind is not str:
             found = found.strip()
+        return self._converted(found)
+
+    def _filled_in(self, form: Form, given: Given, files: RunFiles | None) -> object:
+        """Returns the values of a form, each file as one that can be read."""
+        values, file_ids = given.said.get("values"), [field.id for field in form.all_fields if field.type == FILE]
+
+        def file_in(value: object) -> FormFile:
+            found = file_named(value, given.attachments)
+            if found is None or found.attachment is None:
+                raise ValueError("no file")  # which msgspec tells with its place
+            return self.file.of(InboundFile(found, files))
+
+        if not isinstance(values, dict) or not file_ids:
+            return self._converted(values)
+        values = {name: one for name, one in values.items() if name not in file_ids or one not in (None, "")}
+        if isinstance(form.fields, type):
+            return self._converted(values, lambda _kind, value: file_in(value))
+        for name in values.keys() & set(file_ids):
+            try:
+                values[name] = file_in(values[name])
+            except ValueError:
+                raise Misfit(_LOOK_AGAIN.format(repr(name))) from None
+        return values
+
+    def _converted(self, found: object, hook: Callable[[type, Any], Any] | None = None) -> object:
         try:
-            return msgspec.convert(found, type=self.kind, strict=False)
+            return msgspec.convert(found, type=self.kind, strict=False, dec_hook=hook)
         except msgspec.ValidationError as error:
             raise Misfit(self._hint(error)) from None
 
@@ -128,7 +165,7 @@ class Question(msgspec.Struct, frozen=True):
         if self.asked == "text":
             return _HINTS.get(self.kind, "Please answer in another way.")
         where = re.search(r"at `\$\.?([\w.]+)", str(error))
-        return f"Please look at {where.group(1)!r} again." if where else "Please look at the form again."
+        return _LOOK_AGAIN.format(repr(where.group(1)) if where else "the form")
 
     def asked_again(self, hint: str) -> "Question":
         """Returns what is asked after an answer that did not fit."""

@@ -31,7 +31,7 @@ from workers.handling.execution import Run, RunEnvironment, resumed, run_handler
 from workers.kept.waits import Answered, Refused, answer_in, continued
 from workers.talk.cards import ToolCall
 from workers.talk.payloads import text_payload
-from workers.testing.said import Said
+from workers.testing.said import Said, answer_to_card
 
 Decoded = TypeVar("Decoded")
 
@@ -324,7 +324,7 @@ class Conversation:
         self.observations.append(Observation(metric=metric, labels=dict(labels), value=value))
 
     def attach(self, content: bytes, *, name: str) -> Payload:
-        """Returns an entry for the `attachments` of a payload that is sent with `send`."""
+        """Returns a file: an entry for the `attachments` of a payload that is sent with `send`, or the value of a form's field."""
         return self._gate.keep(content, self._id, name=name, media_type=type_of(name))
 
     def content_of(self, said: Said, number: int = 0) -> bytes:
@@ -341,11 +341,9 @@ class Conversation:
 
         Returns the agent's replies to it.
         """
-        artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
         kept = self._kept.cards.get(card_id)
-        if kept is not None and kept.kind == ToolCall.subtype:
-            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
-        return await self.send({"type": "artifact", "artifact": artifact})
+        is_tool = kept is not None and kept.kind == ToolCall.subtype
+        return await self.send(answer_to_card(card_id, payload, is_tool=is_tool))
 
     async def event(self, name: str, *, is_here: bool = True, **fields: object) -> list[Said]:
         """Has the relay tell an event; returns what the agent says to it. `is_here`: it is of this conversation."""

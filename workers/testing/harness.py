@@ -27,7 +27,7 @@ from workers.talk.cards import ToolCall
 from workers.testing.house import AGENT_ID, KEY, House, Place
 from workers.testing.lives import Life, Watch
 from workers.testing.mocks import Mocks
-from workers.testing.said import Replies, Said
+from workers.testing.said import Replies, Said, answer_to_card
 from workers.testing.scripted import ScriptedLLM
 
 PERSON = "ann"
@@ -361,12 +361,15 @@ class HarnessChat:
     def file_payload(self, content: bytes, *, name: str, alt: str = "") -> Payload:
         """Returns the payload of a message with a file."""
         media_type = type_of(name)
-        kind = kind_of(media_type)
-        entry = self._harness.house.gate.keep(content, self._place.id, name=name, media_type=media_type)
+        kind, entry = kind_of(media_type), self.attach(content, name=name)
         shown: Payload = (
             {"filename": name, "mime": media_type, "size": len(content)} if kind == "file" else {"alt": alt}
         )
         return {"type": kind, "attachment_id": entry["attachment_id"], **shown, "attachments": [entry]}
+
+    def attach(self, content: bytes, *, name: str) -> Payload:
+        """Returns a file: an entry for the `attachments` of a payload that is sent with `send`, or the value of a form's field."""
+        return self._harness.house.gate.keep(content, self._place.id, name=name, media_type=type_of(name))
 
     def content_of(self, said: Said, number: int = 0) -> bytes:
         """Returns the content of a file that the agent has sent here: of one reply's files the first, or another."""
@@ -389,7 +392,7 @@ class HarnessChat:
         seconds: float = math.inf,
         **said: object,
     ) -> Replies:
-        """Answers a card: an approval by `approve`, a form by the `values` of its fields, any other by the id or label of its button.
+        """Answers a card: an approval by `approve`, a form by the `values` of its fields (a file by `attach`), any other by the id or label of its button.
 
         `said`: what the answer of an app says. Raises LookupError for a button that the card does not have.
         """
@@ -406,10 +409,8 @@ class HarnessChat:
 
     async def answer(self, card_id: str, payload: Mapping[str, object], *, seconds: float = math.inf) -> Replies:
         """Answers a card with whatever is said, such as `{"action": "stop"}` (PROTOCOL §4.1), a call of a tool with `{"status": "ok", "result": …}`."""
-        artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": dict(payload)}
-        if any(one.card_id == card_id and one.subtype == ToolCall.subtype for one in self._place.heard):
-            artifact = {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}}
-        return await self.send({"type": "artifact", "artifact": artifact}, seconds=seconds)
+        is_tool = any(one.card_id == card_id and one.subtype == ToolCall.subtype for one in self._place.heard)
+        return await self.send(answer_to_card(card_id, payload, is_tool=is_tool), seconds=seconds)
 
     async def until_rest(self, seconds: float = math.inf) -> Replies:
         """Waits until the agent has nothing more to do but to wait; returns what was said here and not returned before."""

@@ -1,8 +1,25 @@
 """What people get of an agent in a test: a message, a card, an update of one, and what was done to messages that are there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bus.records.records import Payload
+
+
+def answer_to_card(card_id: str, payload: Mapping[str, object], *, is_tool: bool) -> Payload:
+    """Returns the message that answers a card, or a call of a tool (PROTOCOL §4.1). Files among a form's values go beside it."""
+    if is_tool:
+        return {
+            "type": "artifact",
+            "artifact": {"subtype": "tool_response", "payload": {"call_id": card_id, **payload}},
+        }
+    said, files = dict(payload), list[Payload]()
+    values = said.get("values")
+    if isinstance(values, Mapping):
+        files = [one for one in values.values() if isinstance(one, dict) and "attachment_id" in one]
+        said["values"] = {name: one["attachment_id"] if one in files else one for name, one in values.items()}
+    artifact: Payload = {"subtype": "response", "ref_artifact": card_id, "payload": said}
+    return {"type": "artifact", "artifact": artifact, **({"attachments": files} if files else {})}
 
 
 @dataclass(frozen=True)
