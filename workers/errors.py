@@ -373,7 +373,7 @@ class FileError(HandlerError):
 
 
 class FilesOff(FileError):
-    """This worker has no way to files: no file gate was named, or it does not know this worker."""
+    """This worker has no way to files: no file gate was named, its certificate is refused, or it does not know this worker."""
 
     reason = "files_off"
     is_final = True

@@ -4,6 +4,7 @@ Told to leave (TERM), it takes no new call and lets the transfers under way end,
 call, it also leaves when nobody has called for `idle_seconds`.
 """
 
+import contextlib
 import math
 import signal
 import socket
@@ -16,10 +17,13 @@ from dataclasses import dataclass, field
 import trio
 from structlog import get_logger
 
+from bus.files.calls import CallFailure
 from bus.files.proofs import FilesKey
+from bus.files.refused_tls import GATE_WITH_TLS, HANDSHAKE
 from host.bounded_listener import BoundedListener
 from supervisor.files.counts import CountsFile, FileCounts
-from supervisor.files.exchange import Connection, Patience
+from supervisor.files.exchange import Connection, Exchange, Patience
+from supervisor.files.failures import CallFailed
 from supervisor.files.gate import MOST_DOWNLOADS, Gate
 from supervisor.files.key_file import FILES_KEY_FILE, KnownKey
 from supervisor.files.relay_files import STALL_SECONDS, RelayFiles
@@ -62,13 +66,23 @@ class Serving:
         self._clients += 1
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         try:
-            secured: trio.abc.Stream = (
-                stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True)
-            )
-            await Connection(secured, self._timing.patience).serve(self._gate.handle)
+            if self._tls is None:
+                await Connection(stream, self._timing.patience).serve(self._gate.handle)
+            elif await self._begins_tls(stream):
+                secured = trio.SSLStream(stream, self._tls, server_side=True)
+                await Connection(secured, self._timing.patience).serve(self._gate.handle)
+            else:
+                await Connection(stream, self._timing.patience).serve(_refuse_what_is_in_the_clear)
         finally:
             self._clients -= 1
             self._busy_at = trio.current_time()
+
+    async def _begins_tls(self, stream: trio.SocketStream) -> bool:
+        """Looks at the first byte of a client, and leaves it there; true also of one that says nothing, which is waited for no longer."""
+        first = HANDSHAKE
+        with contextlib.suppress(OSError), trio.move_on_after(self._timing.patience.head_seconds):
+            first = await stream.socket.recv(1, socket.MSG_PEEK) or HANDSHAKE
+        return first == HANDSHAKE
 
     async def until_idle(self) -> None:
         """Returns when nobody has been connected for long enough."""
@@ -137,6 +151,12 @@ def _key_of(settings: FilesSettings) -> KnownKey:
     if settings.files_key is not None:
         return KnownKey(FilesKey(settings.files_key.reveal()), None)
     return KnownKey(None, None if settings.state_dir is None else settings.state_dir / FILES_KEY_FILE)
+
+
+async def _refuse_what_is_in_the_clear(exchange: Exchange) -> None:
+    """Answers a caller who was given http:// where the gate has a certificate: it would see a connection that ends, and no reason."""
+    failed = CallFailed(CallFailure.BAD_CALL, str(GATE_WITH_TLS))
+    await exchange.answer(failed.status, failed.body)
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

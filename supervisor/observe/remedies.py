@@ -179,7 +179,8 @@ DEAD: Mapping[str, Remedy] = {
         "the log has the gate's word for why; mend that, then retry",
     ),
     "files_off": Remedy(
-        "no file gate was named (HASHEE_FILES_URL), or it does not know this worker: another bus key, or clocks that differ by more than a minute",
+        "no file gate was named (HASHEE_FILES_URL), its certificate is refused, or it does not know this worker: another bus key, or clocks that differ by "
+        "more than a minute",
         "the log says which; mend it, then retry",
     ),
     "files_unreachable": Remedy(

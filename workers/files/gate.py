@@ -32,6 +32,7 @@ from bus.files.calls import (
     upload_path,
 )
 from bus.files.proofs import Call, FilesKey
+from bus.files.refused_tls import refused_tls
 from bus.settings.files_place import FilesPlace
 from bus.settings.url_parts import netloc
 
@@ -52,10 +53,12 @@ SEND_BUFFER_BYTES: Final = 1024 * 1024
 """What the kernel holds for a gate on this host, so that neither side waits for each piece of the other."""
 UNANSWERED: Final = "unanswered"
 """The word for a gate that gave no answer, or broke off within one: it may have died."""
+NO_TLS: Final = "no_tls"
+"""The word for a gate with which TLS cannot begin, by its certificate or since one side speaks none."""
 
 
 class GateFailed(Exception):
-    """A call failed. `reason`: a CallFailure, or UNANSWERED. `retry`: the same call may succeed later, after `retry_after` seconds."""
+    """A call failed. `reason`: a CallFailure, UNANSWERED or NO_TLS. `retry`: the same call may succeed later, after `retry_after` seconds."""
 
     def __init__(self, reason: str, message: str = "", *, retry: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(f"{reason}: {message}" if message else reason)
@@ -167,6 +170,8 @@ class GateClient:
             with trio.fail_after(CONNECT_SECONDS):
                 return await _opened(self._at)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            if (refused := refused_tls(error.__cause__)) is not None:
+                raise GateFailed(NO_TLS, str(refused), retry=False) from None
             raise GateFailed(UNANSWERED, f"no connection to the file gate ({type(error).__name__})") from None
 
 

@@ -8,7 +8,7 @@ import trio
 
 from bus.files.calls import CallFailure
 from workers.errors import FileBroken, FileDailyLimit, FileError, FileGone, FileRefused, FilesOff, FilesUnreachable
-from workers.files.gate import UNANSWERED, GateFailed
+from workers.files.gate import NO_TLS, UNANSWERED, GateFailed
 from workers.files.limits import MOST_DAILY_BYTES
 
 PATIENCE_SECONDS: Final = 60.0
@@ -53,6 +53,8 @@ def error_of(failed: GateFailed) -> FileError:
     reason = failed.reason
     if failed.retry or reason == UNANSWERED:
         return FilesUnreachable(reason)
+    if reason == NO_TLS:
+        return FilesOff(failed.message)
     if reason in OF_PROOFS:
         return FilesOff(
             f"the file gate does not know this worker ({reason}: {failed.message}): both need the same bus key, and clocks that agree"

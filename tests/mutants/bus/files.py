@@ -32,4 +32,11 @@ OF_FILES = (
         ("an_id_is_whole", "_ID.fullmatch(text)", "_ID.match(text)"),
         ("a_range_is_whole", "_RANGE.fullmatch(value)", "_RANGE.match(value)"),
     ),
+    *of(
+        "bus/files/refused_tls.py",
+        ("tests/test_files_over_tls.py",),
+        ("a_certificate_is_looked_at", "if isinstance(error, ssl.SSLCertVerificationError):", "if False:"),
+        ("another_name_is_told_from_another_authority", "BY_CODE.get(error.verify_code, WHO_SIGNED)", "WHO_SIGNED"),
+        ("a_gate_in_the_clear_is_told", "and error.reason in NO_TLS", "and False"),
+    ),
 )
