@@ -11,9 +11,12 @@ import msgspec
 
 from bus.records.keys import Keys
 from bus.transport.client import RedisClient
+from bus.transport.clock import redis_ms
 
 MOST_SHOWN = 300
 MOST_RECIPIENTS = 20
+AHEAD_MS = 60_000
+"""Dated so far ahead of Redis' clock a note is of a clock that is wrong, and of no two servers that keep time."""
 
 
 class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +32,10 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
     sealed_to: tuple[str, ...] | None
     place: str
 
+    def is_dated_ahead(self, now_ms: float) -> bool:
+        """Returns whether Redis' clock was wrong, when the backup was made or at `now_ms`, so that its age is not known."""
+        return self.made_ms > now_ms + AHEAD_MS
+
     @classmethod
     def of(
         cls, made_ms: int, size_bytes: int, fingerprint: bytes, *, sealed_to: Sequence[str] | None, place: str
@@ -43,8 +50,17 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def dated_ms(backup: LastBackup | None, now_ms: float) -> int:
+    """Returns when the last backup was made; 0 if that is not known."""
+    return 0 if backup is None or backup.is_dated_ahead(now_ms) else backup.made_ms
+
+
 async def note_backup(client: RedisClient, key: str, backup: LastBackup) -> None:
-    """Writes the note; of two backups the one that began later stays, in whatever order they end. Raises RedisFailed."""
+    """Writes the note; of two backups the one that began later stays, in whatever order they end. Raises RedisFailed.
+
+    One that is dated ahead of Redis' clock goes: it would stay until then, and hide each one that is made meanwhile.
+    """
+    await client.command("ZREMRANGEBYSCORE", key, f"({await redis_ms(client) + AHEAD_MS}", "+inf")
     await client.command("ZADD", key, backup.made_ms, msgspec.json.encode(backup))
     await client.command("ZREMRANGEBYRANK", key, 0, -2)
 

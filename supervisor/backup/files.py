@@ -1,5 +1,6 @@
 """Writes a backup to a new file, which gets its name once all of it is on the disk, and keeps the newest ones of a folder."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -38,14 +39,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def keep_newest(folder: Path, agent_id: str, keep: int) -> list[Path]:
-    """Deletes all but the newest `keep` backups of this agent in the folder; returns the deleted ones. Raises OSError."""
-    made = sorted(folder.glob(f"{agent_id}-*{SUFFIX}"))
+def keep_newest(folder: Path, agent_id: str, keep: int, newest: str) -> list[Path]:
+    """Deletes all but the newest `keep` backups of this agent in the folder; returns the deleted ones. Raises OSError.
+
+    `newest`: the name of the one that was made just now. Names that are later than it were given while the clock was ahead, or this one
+    while it is behind: they count as older, or they would stay for ever and each new one would be deleted at once.
+    """
+    made = sorted(folder.glob(f"{agent_id}-*{SUFFIX}"), key=lambda one: (one.name <= newest, one.name))
     gone = made[:-keep]
     now = time.time()
-    left = [
-        one for one in folder.glob(f".{agent_id}-*{PARTIAL}") if now - one.stat().st_mtime > FORGOTTEN_AFTER_SECONDS
-    ]
+    left = [one for one in folder.glob(f".{agent_id}-*{PARTIAL}") if now - _changed_at(one) > FORGOTTEN_AFTER_SECONDS]
     for path in (*gone, *left):
-        path.unlink()
+        path.unlink(missing_ok=True)  # another one that is made at the same time deletes them too
     return gone
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bus.steps.last_backup import AHEAD_MS
 from bus.transport.clock import clock_fault
 
 MIB = 1 << 20
@@ -87,10 +88,12 @@ def _backup(status: Json) -> list[tuple[str, str]]:
         return [("backup", "none of this store is known")] if most_hours and status["work"] is not None else []
     now_ms = time.time() * 1000 + (status["redis"] or {}).get("clock_ahead_ms", 0)
     seconds = (now_ms - backup["made_ms"]) / 1000
-    late = f", older than {most_hours:g} h" if most_hours and seconds > most_hours * 3600 else ""
-    return [
-        ("backup", f"{_span(max(0.0, seconds))} ago{late}, {backup['size_bytes'] / MIB:.1f} MiB, {backup['place']}")
-    ]
+    if seconds * 1000 < -AHEAD_MS:
+        when = f"dated {_span(-seconds)} ahead of Redis' clock, so its age is not known"
+    else:
+        late = f", older than {most_hours:g} h" if most_hours and seconds > most_hours * 3600 else ""
+        when = f"{_span(max(0.0, seconds))} ago{late}"
+    return [("backup", f"{when}, {backup['size_bytes'] / MIB:.1f} MiB, {backup['place']}")]
 
 
 def _identity(since_ms: int | None) -> list[tuple[str, str]]:

@@ -50,9 +50,17 @@ def _age(backup: LastBackup | None, now_ms: int, most_hours: float) -> Finding:
             return warn(SUBJECT, "age", f"{said}, and {allowed}", MAKE_ONE)
         return ok(SUBJECT, "age", f"{said}, and none is expected (HASHEE_BACKUP_MAX_AGE_HOURS, docs/disaster.md)")
     hours = (now_ms - backup.made_ms) / HOUR_MS
-    said = f"made {hours:.1f} h ago, {backup.size_bytes / MIB:.1f} MiB, {sealed(backup.sealed_to)}: {backup.place}"
+    is_ahead = backup.is_dated_ahead(now_ms)
+    when = (
+        f"dated {-hours:.1f} h ahead of Redis' clock, so its age is not known"
+        if is_ahead
+        else f"made {hours:.1f} h ago"
+    )
+    said = f"{when}, {backup.size_bytes / MIB:.1f} MiB, {sealed(backup.sealed_to)}: {backup.place}"
     if not most_hours:
         return ok(SUBJECT, "age", said)
+    if is_ahead:
+        return warn(SUBJECT, "age", f"{said}; {allowed}", f"put Redis' clock right if it is wrong now; then {MAKE_ONE}")
     verdict = at_most(hours, warns=most_hours, spoils=SPOILS_AFTER * most_hours)
     return judged(SUBJECT, "age", verdict, f"{said}; {allowed}", MAKE_ONE)
 

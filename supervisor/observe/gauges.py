@@ -56,7 +56,7 @@ REDIS_CLOCK = Gauge(
 )
 LAST_BACKUP = Gauge(
     "hashee_last_backup_timestamp_seconds",
-    "When the last backup of this store was made, Unix time by Redis' clock; 0 where none is known",
+    "When the last backup of this store was made, Unix time by Redis' clock; 0 where none is known, or one that is dated ahead of that clock",
 )
 BACKUP_MAX_AGE = Gauge(
     "hashee_backup_max_age_seconds",

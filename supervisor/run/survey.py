@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import trio
 
+from bus.steps.last_backup import dated_ms
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Ages, Backlog, ServerFacts
 from bus.views.overview import Counts, Overview
@@ -81,12 +82,11 @@ class Survey:
         self._fullness.consider(counts)
         await self._workers.look(counts.running, ages.untaken)
         if turn % SELDOM_EVERY == 0:
-            backup = await self._overview.last_backup()
-            self._last_backup_ms = 0 if backup is None else backup.made_ms
+            self._last_backup_ms = dated_ms(await self._overview.last_backup(), self._now_ms())
         if turn % SELDOM_EVERY == 0 or counts.quarantined != sum(self._quarantine.values()):
             self._quarantine = await self._backlog.quarantine()
         return {
-            **_waiting(counts, ages, time.time() * 1000 + self._redis_watch.clock_ahead_ms),
+            **_waiting(counts, ages, self._now_ms()),
             **self._server(await self._backlog.server()),
             gauges.QUARANTINE: dict(sorted(self._quarantine.items())[:MOST_REASONS]),
             gauges.KEPT_BYTES: await self._overview.bytes_by_kind(),
@@ -95,6 +95,10 @@ class Survey:
             gauges.REDIS_CLOCK: self._clocks(),
             gauges.LAST_BACKUP: {"": self._last_backup_ms / 1000},
         }
+
+    def _now_ms(self) -> float:
+        """Returns the time by Redis' clock."""
+        return time.time() * 1000 + self._redis_watch.clock_ahead_ms
 
     def _clocks(self) -> Values:
         worst = max((one.redis_clock_ahead_ms for one in self._workers.elsewhere), key=abs, default=None)

@@ -61,7 +61,7 @@ def make(file: Path, recipients: tuple[str, ...], keep: int | None) -> None:
     with told(*REFUSALS, StoreChanged, UnknownKinds, FrameTooLarge, BadRecipient):
         lock = _lock(recipients)
         made = trio.run(_make, keystore, lock, None if str(file) == STANDARD_OUTPUT else path.absolute())
-        gone = [] if keep is None else keep_newest(file, settings.agent_id, keep)
+        gone = [] if keep is None else keep_newest(file, settings.agent_id, keep, path.name)
     _say(made, keystore, gone)
 
 

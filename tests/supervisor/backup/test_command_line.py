@@ -102,7 +102,7 @@ def test_a_file_gets_its_name_when_it_is_whole_and_the_newest_are_kept(tmp_path:
     partial = tmp_path / f".{AGENT_ID}-20260101T000000Z{SUFFIX}.1.partial"
     partial.touch()
     os.utime(partial, (0, 0))
-    assert len(keep_newest(tmp_path, AGENT_ID, 2)) == 3
+    assert len(keep_newest(tmp_path, AGENT_ID, 2, f"{AGENT_ID}-20260104T000000Z{SUFFIX}")) == 3
     left = sorted(one.name for one in tmp_path.iterdir())
     assert left == sorted(
         [
@@ -112,6 +112,20 @@ def test_a_file_gets_its_name_when_it_is_whole_and_the_newest_are_kept(tmp_path:
             "one",
         ]
     )
+
+
+@pytest.mark.pure
+def test_what_was_made_while_the_clock_was_ahead_does_not_outlive_what_is_made_now(tmp_path: Path) -> None:
+    def named(at: str) -> Path:
+        return tmp_path / f"{AGENT_ID}-{at}T000000Z{SUFFIX}"
+
+    for at in ("20260101", "20380118", "20380119"):
+        named(at).touch()
+    for at, gone in (("20260102", "20380118"), ("20260103", "20380119"), ("20260104", "20260101")):
+        named(at).touch()
+        assert keep_newest(tmp_path, AGENT_ID, 3, named(at).name) == [named(gone)]
+    named("19700101").touch()  # a host without a clock has started, and knows no time yet
+    assert keep_newest(tmp_path, AGENT_ID, 3, named("19700101").name) == [named("20260102")]
 
 
 def write_half(path: Path) -> None:

@@ -13,7 +13,7 @@ import redis
 from rich.console import Console
 
 from bus.records.keys import Keys
-from bus.steps.last_backup import MOST_RECIPIENTS, LastBackup, last_backup, note_backup
+from bus.steps.last_backup import MOST_RECIPIENTS, LastBackup, dated_ms, last_backup, note_backup
 from bus.transport.client import open_redis
 from supervisor.backup.making import Making
 from supervisor.backup.restoring import Restore, Wishes
@@ -44,6 +44,10 @@ async def test_of_two_that_end_in_another_order_the_later_one_is_the_last_and_on
                 await note_backup(client, NAMES.last_backup, made(made_ms))
             assert await last_backup(client, NAMES) == made(2000)
             assert await client.command("ZCARD", NAMES.last_backup) == 1
+            ahead = made(int(time.time() * 1000) + HOUR_MS)  # Redis' clock was an hour ahead then
+            await client.command("ZADD", NAMES.last_backup, ahead.made_ms, msgspec.json.encode(ahead))
+            await note_backup(client, NAMES.last_backup, made(2500))
+            assert await last_backup(client, NAMES) == made(2500)
             await client.command("ZADD", NAMES.last_backup, 3000, b'{"of": "a later version"}')
             assert await last_backup(client, NAMES) is None
 
@@ -53,6 +57,13 @@ def test_a_note_is_small_whatever_is_noted() -> None:
     note = LastBackup.of(1, 2, FINGERPRINT, sealed_to=["age1x"] * 100, place="/very/long" * 1000)
     assert note.sealed_to == ("age1x",) * MOST_RECIPIENTS
     assert len(msgspec.json.encode(note)) < 1000
+
+
+@pytest.mark.pure
+def test_of_one_that_is_dated_ahead_the_metric_says_that_none_is_known() -> None:
+    assert dated_ms(None, 5000) == 0
+    assert dated_ms(made(2000), 1000) == 2000  # two servers' clocks are never quite alike
+    assert dated_ms(made(HOUR_MS), 1000) == 0
 
 
 async def test_a_backup_is_noted_and_one_that_is_restored_keeps_its_time(tmp_path: Path) -> None:
@@ -146,6 +157,10 @@ def test_the_doctor_tells_its_age_against_what_it_may_have(tmp_path: Path) -> No
                 True,
             )
             assert look("0").verdict == "ok"
+        ahead = made(int(time.time() * 1000) + 5 * HOUR_MS)
+        client.zadd(key, {msgspec.json.encode(ahead): ahead.made_ms})
+        assert look("36").verdict == "warn"
+        assert "dated 5.0 h ahead of Redis' clock, so its age is not known" in look("0").said
     assert look("36").verdict == "unknown"
 
 
@@ -157,6 +172,8 @@ def test_status_shows_it_to_people() -> None:
     late = msgspec.to_builtins(made(now_ms - 2 * HOUR_MS - 500))
     assert "2 h 0 min ago, older than 1 h, 5.0 MiB" in shown(backup_max_age_seconds=3600, last_backup=late)
     assert "2 h 0 min ago, 5.0 MiB, /var/backups" in shown(backup_max_age_seconds=0, last_backup=late)
+    ahead = msgspec.to_builtins(made(now_ms + 2 * HOUR_MS + 30_000))
+    assert "dated 2 h 0 min ahead of Redis' clock, so its age is not known" in shown(last_backup=ahead)
 
 
 def shown(**changes: Any) -> str:
