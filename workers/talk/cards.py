@@ -377,8 +377,6 @@ def update_payload(
             raise BadCard(
                 f"this card is of kind {kind!r} and cannot become {new.kind!r}: send a new one with chat.reply()"
             )
-        if isinstance(new, Media) and new.files:
-            raise BadCard("an update uploads nothing: send what is new as a card of its own, with chat.reply()")
         content = new.built(card_id)
     else:
         subtype, _, ui = kind.partition(" ")

@@ -34,7 +34,7 @@ from workers.kept.waits import QUESTION
 from workers.kept.within import within
 from workers.talk.answers import Answer
 from workers.talk.asks import A_DAY, Asks
-from workers.talk.cards import App, Approval, Card, Form, ToolCall, update_payload
+from workers.talk.cards import App, Approval, Card, Form, Media, ToolCall, update_payload
 from workers.talk.elsewhere import Elsewhere
 from workers.talk.emoji import is_one_emoji
 from workers.talk.filing import Filing
@@ -206,16 +206,23 @@ class Chat:
     ) -> None:
         """Shows something else in a card of this conversation, named by its id: a card of its kind, or its whole payload. Raises BadCard.
 
-        A card has at most 100 updates. `key`: as in `reply`.
+        A card has at most 100 updates. The files of a Media card are uploaded. Raises FileError too. `key`: as in `reply`.
         """
-        card_id = card.id if isinstance(card, Sent) else card
+        card_id, shown, beside = card.id if isinstance(card, Sent) else card, payload, Payload()
 
         def made(kept: CardKept) -> Reply:
-            new = update_payload(card_id, kept.kind, kept.revision, payload)
-            return Reply(kind="message", content_type="artifact", payload=new)
+            new = update_payload(card_id, kept.kind, kept.revision, shown)
+            return Reply(kind="message", content_type="artifact", payload={**new, **beside})
 
+        has_files = isinstance(payload, Media) and bool(payload.files)
+        if has_files:
+            await self._filing.wait()
         async with self._sending.turn():
-            await self._sending.update_card(self._sending.take_place(key), card_id, made)
+            place = self._sending.take_place(key)
+            if isinstance(payload, Media) and has_files:
+                await self._sending.check_update(place, card_id, made)
+                shown, beside = await self._filing.media(payload, place)
+            await self._sending.update_card(place, card_id, made)
 
     async def recall(self, sent: str | Sent) -> None:
         """Takes back what was sent in this conversation, also by an earlier job: what `reply` returned, or its id. Raises BadCard.

@@ -32,9 +32,13 @@ class Filing:
         """Returns the message that shows a card, once what is in it is uploaded. Raises FileError, BadCard."""
         if not isinstance(card, Media) or not card.files:
             return card_payload(card, card_id)
+        uploaded, beside = await self.media(card, place, conversation_id)
+        return {**card_payload(uploaded, card_id), **beside}
+
+    async def media(self, card: Media, place: str, conversation_id: str = "") -> tuple[Media, Payload]:
+        """Uploads what is in a card; returns the card with the ids of it, and what stands beside it in its message. Raises FileError."""
         said = await self._uploaded(card.files, place, conversation_id)
-        shown = card_payload(card.with_uploaded([one.attachment_id for one in said]), card_id)
-        return {**shown, **attached(said)}
+        return card.with_uploaded([one.attachment_id for one in said]), attached(said)
 
     async def _uploaded(self, files: Sequence[File], place: str, conversation_id: str) -> list[FileSaid]:
         if self._sending.was_emitted(place):  # nothing goes out again

@@ -306,6 +306,19 @@ class Sending:
         kept = None if conversation_id else self._cards.get(card_id)
         return kept or await until_redis_answers(partial(self._outlet.card, job, card_id))
 
+    async def check_update(self, place: str, card_id: str, made: Callable[[CardKept], object]) -> None:
+        """Raises BadCard where `update_card` would, before what is new is uploaded; nothing where it was sent already."""
+        if not self.was_emitted(place):
+            kept = await self._updatable(card_id)
+            made(kept)
+            _check_revision(kept)
+
+    async def _updatable(self, card_id: str, *, is_unknown: bool = False) -> CardKept:
+        kept = await self._kept_of(card_id, "")
+        if kept is None or is_unknown:
+            raise BadCard("this conversation has no such card: update one that chat.reply() has shown here")
+        return kept
+
     async def update_card(self, place: str, card_id: str, made: Callable[[CardKept], Reply | None]) -> None:
         """Sends an update of a card of this conversation, based on the revision that it has. Raises BadCard.
 
@@ -313,14 +326,11 @@ class Sending:
         """
         outcome = None
         while outcome is not Carded.QUEUED and not self.was_emitted(place) and not self._is_lost:
-            kept = self._cards.get(card_id) or await until_redis_answers(partial(self._outlet.card, self.job, card_id))
-            if kept is None or outcome is Carded.UNKNOWN:
-                raise BadCard("this conversation has no such card: update one that chat.reply() has shown here")
+            kept = await self._updatable(card_id, is_unknown=outcome is Carded.UNKNOWN)
             new = made(kept)
             if new is None:
                 break
-            if kept.revision >= MOST_UPDATES:
-                raise BadCard(f"a card has at most {MOST_UPDATES} updates: send a new one with chat.reply()")
+            _check_revision(kept)
             outcome = (await self._send_card(place, new, CardMove(card_id, based_on=kept.revision))).outcome
             self._cards.pop(card_id, None)  # with another revision, or unknown: it is read again
             if outcome is Carded.ALREADY:
@@ -480,3 +490,8 @@ class SenderTurn:
 
     async def __aexit__(self, *_raised: object) -> None:
         self._lock.release()
+
+
+def _check_revision(kept: CardKept) -> None:
+    if kept.revision >= MOST_UPDATES:
+        raise BadCard(f"a card has at most {MOST_UPDATES} updates: send a new one with chat.reply()")

@@ -35,7 +35,8 @@ from workers import (
     Quoted,
     Video,
 )
-from workers.testing import Harness, conversation
+from workers.talk.cards import Card
+from workers.testing import Conversation, Harness, HarnessChat, conversation, survives
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
@@ -462,16 +463,81 @@ def test_a_media_card_takes_what_it_can_show() -> None:
         Media([Image(PNG)] * 17)
 
 
-async def test_an_update_uploads_nothing() -> None:
+def sent_files(chat: Conversation) -> int:
+    return sum(1 for one in chat.observations if (one.metric, one.labels["direction"]) == ("worker_files", "out"))
+
+
+async def test_an_update_of_a_media_card_uploads_what_is_new_once() -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def send(chat: Chat, job: Job) -> None:
+        card = await chat.reply(Media([Image(PNG, alt="one")]))
+        await chat.update(card, Media([Image(PNG, alt="one"), Video(b"x", name="b.mp4")], body="Two"))
+        await chat.update(card, Media([Image(PNG + b"2", alt="three")]), key="last")
+        if job.attempt == 1:
+            raise RuntimeError
+
+    chat = conversation(agent)
+    with pytest.raises(RuntimeError):
+        await chat.say("go")
+    assert sent_files(chat) == 4
+    assert await chat.run_again() == []
+    assert sent_files(chat) == 4
+
+
+async def test_the_update_names_what_it_shows_and_how_that_is_opened() -> None:
     agent = Agent()
 
     @agent.on_message("text")
     async def send(chat: Chat) -> None:
-        sent = await chat.reply(Media([Image(PNG)]))
-        await chat.update(sent, Media([Image(PNG)]))
+        card = await chat.reply(Media([Image(PNG, alt="one")]))
+        await chat.update(card, Media([Image(PNG, alt="one"), Video(b"x", name="b.mp4")], body="Two"))
 
-    with pytest.raises(BadCard, match="uploads nothing"):
-        await conversation(agent).say("go")
+    chat = conversation(agent)
+    card, update = await chat.say("go")
+    assert (update.card_id, update.revision, update.card["body"]) == (card.card_id, 1, "Two")
+    items = msgspec.convert(update.card["items"], list[dict[str, object]])
+    assert [one["attachment_id"] for one in items] == [one["attachment_id"] for one in update.files]
+    assert [chat.content_of(update, number) for number in range(2)] == [PNG, b"x"]
+
+
+async def test_an_update_of_a_media_card_survives_a_kill_at_each_point() -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def send(chat: Chat) -> None:
+        card = await chat.reply(Media([Image(PNG)]))
+        await chat.update(card, Media([Image(PNG + b"2"), Image(PNG + b"3")]))
+        await chat.reply("done")
+
+    async def script(chat: HarnessChat) -> None:
+        card, update, done = await chat.say("go")
+        assert chat.content_of(card) == PNG
+        assert [chat.content_of(update, number) for number in range(2)] == [PNG + b"2", PNG + b"3"]
+        assert done.text == "done"
+
+    assert (await survives(agent, script)).kills > 10
+
+
+@pytest.mark.parametrize(
+    ("shows", "says"), [(Info("hello"), "cannot become"), (None, "no such card"), (Media([Image(PNG)]), "at most 100")]
+)
+async def test_what_cannot_be_updated_is_refused_before_anything_is_uploaded(shows: Card | None, says: str) -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def send(chat: Chat) -> None:
+        card = "no card" if shows is None else (await chat.reply(shows)).id
+        if isinstance(shows, Media):
+            for number in range(100):
+                await chat.update(card, {"items": [], "body": str(number)})
+        await chat.update(card, Media([Image(PNG)]))
+
+    chat = conversation(agent)
+    with pytest.raises(BadCard, match=says):
+        await chat.say("go")
+    assert sent_files(chat) == isinstance(shows, Media)  # that of the card itself
 
 
 async def test_words_and_files_come_in_the_order_in_which_they_were_said() -> None:
