@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bus.settings.shared import SPOOL_MB
 from tests.other_user import USER, reachable
 from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, STORE_KEY, TOKEN, X25519_PRIVATE
 from tests.trials.deploy.test_docker import COMPOSE, DOCKERFILE, SERVICES
@@ -158,6 +159,51 @@ def test_everything_that_a_container_of_compose_writes_has_a_place(service: str)
 def has_place(environ: Mapping[str, str], writable: set[str], *, writes_state: bool) -> None:
     assert environ["HOME"] in writable
     assert not writes_state or environ["HASHEE_STATE_DIR"] in writable
+
+
+@pytest.mark.pure
+def test_sealed_files_on_their_way_out_have_a_disk_with_room_for_their_quota_wherever_workers_run() -> None:
+    """On a tmpfs they would count against the limit of memory; over an emptyDir's limit the kubelet ends the pod."""
+    with_workers = []
+    for parameters in our_containers():
+        environ, spec = parameters.values
+        assert isinstance(environ, dict)
+        assert isinstance(spec, dict)
+        (container,) = spec["containers"]
+        if container["args"][0] == "worker" or container["args"][:2] == ["supervisor", "--workers"]:
+            if container["args"][2:] == ["0"]:
+                continue
+            with_workers.append(parameters.id)
+            mount = mount_above(environ["HASHEE_SPOOL_DIR"], container["volumeMounts"])
+            (volume,) = [one for one in spec["volumes"] if one["name"] == mount["name"]]
+            assert mount["mountPath"] != environ["HASHEE_SPOOL_DIR"], (
+                "an emptyDir is root's, and the spool has to be a worker's own"
+            )
+            assert "medium" not in volume["emptyDir"]
+            assert mebibytes(volume["emptyDir"]["sizeLimit"]) > int(environ["HASHEE_SPOOL_MB"])
+    assert len(with_workers) == len(OVERLAYS), with_workers
+    worker = SERVICES["worker"]
+    spool, quota = worker["environment"]["HASHEE_SPOOL_DIR"], worker["environment"]["HASHEE_SPOOL_MB"]
+    (volume,) = worker["volumes"]
+    name, path = volume.split(":")
+    assert name in COMPOSE["volumes"]
+    assert spool.startswith(f"{path}/")
+    assert not any(f"{spool}/".startswith(f"{one}/") for one in worker["tmpfs"])
+    assert quota == SPOOL_MB.default
+    unit = (SYSTEMD / "hashee-agent-worker@.service").read_text(encoding="utf-8")
+    assert "StateDirectory=hashee-agent-worker\nStateDirectoryMode=0700\n" in unit
+    assert f"HASHEE_SPOOL_MB ({SPOOL_MB.default}) in worker.env" in unit
+    assert f"\n#HASHEE_SPOOL_MB={SPOOL_MB.default}\n" in (SYSTEMD / "env.example").read_text(encoding="utf-8")
+
+
+def mount_above(path: str, mounts: list[dict[str, str]]) -> dict[str, str]:
+    """The volume on which a path lies."""
+    above = [one for one in mounts if f"{path}/".startswith(f"{one['mountPath']}/")]
+    return max(above, key=lambda one: len(one["mountPath"]))
+
+
+def mebibytes(said: str) -> int:
+    return int(said.removesuffix("Mi"))
 
 
 @pytest.mark.pure
