@@ -354,15 +354,20 @@ local function deliveries_that_count(job)
 end
 
 -- Starts a job's first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
-local function add_new_job(record, kept)
+-- `version`: of its state and history as they are now (field v), so that a worker that knows them so reads neither; false where that is not known.
+-- A conversation has it at rest in its field `began`, which every version of this program takes away when a job ends: so it is gone where one has
+-- ended that may have written there without making a new one.
+local function add_new_job(record, kept, version)
   if kept then
-    return redis.call('XADD', JOBS, '*', 'r', as_maybe_an_answer(record), 'a', '1', 'd', '1', 's', '0', 'k', '1')
+    return redis.call('XADD', JOBS, '*', 'r', as_maybe_an_answer(record), 'a', '1', 'd', '1', 's', '0', 'k', '1',
+      unpack(version and { 'v', version } or {}))
   end
+  if version then return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0', 'v', version) end
   return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0')
 end
 
-local function start_new_job(seq, record, kept)
-  local entry = add_new_job(record, kept)
+local function start_new_job(seq, record, kept, version)
+  local entry = add_new_job(record, kept, version)
   redis.call('HSET', CONVERSATION, 'entry', entry, 'seq', seq)
   return entry
 end
@@ -410,7 +415,7 @@ local function start_waiting_job()
   redis.call('DECR', WAITING)
   unpark()
   count_running(record)
-  local started = start_new_job(seq, record, redis.call('HGET', CONVERSATION, 'kept'))
+  local started = start_new_job(seq, record, unpack(redis.call('HMGET', CONVERSATION, 'kept', 'began')))
   if policy('busy') == 'interrupt' and stands_apart(record) ~= 'answer' and has_who_interrupts() then interrupt(started) end
   return true
 end
@@ -429,19 +434,20 @@ local function start_first_placed()
   redis.call('ZREM', PLACED, first[1])
   if redis.call('EXISTS', PLACED) == 0 then redis.call('HDEL', CONVERSATION, 'placed') end
   count_running(first[1])
-  start_new_job(AFTER_ALL, first[1], redis.call('HGET', CONVERSATION, 'kept'))
+  start_new_job(AFTER_ALL, first[1], unpack(redis.call('HMGET', CONVERSATION, 'kept', 'began')))
   return true
 end
 
 -- Starts the next job of the mailbox, or lets the conversation rest, after the job of `entry` has ended. If they are known: `has_reply`, whether a
--- reply is under way; `load` and `has_placed`, the conversation's fields, false for none.
-local function start_next_job(entry, has_reply, load, has_placed)
+-- reply is under way; `load` and `has_placed`, the conversation's fields, false for none. `version`: of what is kept now (`add_new_job`).
+local function start_next_job(entry, has_reply, load, has_placed, version)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
   if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop', 'waited')
+  if version then redis.call('HSET', CONVERSATION, 'began', version) end
   if has_placed and start_first_placed() then return end
   if redis.call('EXISTS', MAILBOX, PARKED) > 0 and start_waiting_job() then return end
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
@@ -500,12 +506,12 @@ end
 -- Puts a job that no message began behind everything that waits in the conversation; where nothing is under way it runs at once.
 -- It neither interrupts nor is parked, and counts against no mailbox. `behind`: key of the conversations in which such jobs wait.
 local function join_behind(record, behind)
-  local entry, next, kept = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept'))
+  local entry, next, kept, version = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept', 'began'))
   if is_idle() then begin_work() end
   if not entry then
     local load = load_of_new(record)
     if load then redis.call('HSET', CONVERSATION, 'load', load) end
-    return start_new_job(AFTER_ALL, record, kept)
+    return start_new_job(AFTER_ALL, record, kept, version)
   end
   count_waiting(record)
   local before, last = tonumber(next or 1) - 1, redis.call('ZRANGE', PLACED, -1, -1, 'WITHSCORES')
@@ -608,12 +614,12 @@ local function flag_stop(entry, what)
   start_job(job.r, job.a, job.d, job.s or 0, job.k)
 end
 
--- Gives a message to the handler: at once, or behind the job of `entry`.
-local function deliver(seq, record, entry, kept)
+-- Gives a message to the handler: at once, or behind the job of `entry`. `kept`, `version`: the conversation's fields `kept` and `began`.
+local function deliver(seq, record, entry, kept, version)
   if not entry then
     local load = load_of_new(record)
     if load then redis.call('HSET', CONVERSATION, 'load', load) end
-    return start_new_job(seq, record, kept)
+    return start_new_job(seq, record, kept, version)
   end
   enqueue(seq, record)
   if policy('busy') ~= 'interrupt' or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end
@@ -811,7 +817,7 @@ end
 
 -- Two exchanges stay. Of more the oldest goes while there are too many, it is too old, or the conversation has more than its share (as has_room).
 -- The conversation says when its oldest ended (`history_from`): looking at that one each time took as long as all else here. Where a former version,
--- which does not write it, has taken the oldest away it is too early, and one is looked at in vain.
+-- which does not write it, has taken the oldest away it is too early, and one is looked at in vain. -> how many there are now
 local function keep_exchange(history, histories, record)
   local length = redis.call('RPUSH', history, record)
   local noted = length > 1 and redis.call('HGET', CONVERSATION, 'history_from')
@@ -832,6 +838,7 @@ local function keep_exchange(history, histories, record)
   end
   from = string.format('%d', from)
   if from ~= noted then redis.call('HSET', CONVERSATION, 'history_from', from) end
+  return length
 end
 
 local function forget_history(history, histories)

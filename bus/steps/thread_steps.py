@@ -218,18 +218,19 @@ class ThreadSteps(JobSteps):
         words = (job.conversation_id, job.entry_id, self._consumer, job.job_id, wait_id)
         return Bound(await self._commands.script("bind_wait", keys, *words))
 
-    async def settle(
+    async def _settle(
         self,
         job: Job,
         outcome: Settled,
         effects: Sequence[Effect],
+        version: str,
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,
-    ) -> Finished:
-        """Ends a job as `finish` does, and writes its effects in the same step, all of them or none."""
+    ) -> tuple[Finished, int]:
+        """Ends a job with its effects; returns also how many exchanges the history has, where one was added. `version`: of what is kept then."""
         began = "" if began_ms is None else began_ms
-        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began, len(last)]
+        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began, len(last), version]
         for place, reply in last:
             arguments += [place, self._pack(job, place, reply)]
         for effect in effects:
@@ -237,4 +238,8 @@ class ThreadSteps(JobSteps):
         names, at = self._keys, job.conversation_id
         keys = (*names.board(at), *names.kept_in(at))
         words = (at, job.entry_id, self._consumer, *arguments)
-        return Finished(await self._commands.script("settle", keys, *words))
+        answer = await self._commands.script("settle", keys, *words)
+        if isinstance(answer, list):
+            done, exchanges = answer
+            return Finished(done), cast(int, exchanges)
+        return Finished(answer), 0

@@ -20,7 +20,7 @@ OF_THE_LIBRARY = (
         ("a_placed_job_waits_behind_messages", "if message[2] and tonumber(message[2]) < tonumber(first[2]) then return false end", ""),
         ("placed_jobs_keep_their_order", "math.max(before, tonumber(last[2] or 0)) + PLACED_STEP", "before + PLACED_STEP"),
         ("a_placed_job_is_interrupted_by_nothing", "start_new_job(AFTER_ALL, first[1],", "start_new_job(1, first[1],"),
-        ("a_placed_job_at_rest_is_interrupted_by_nothing", "return start_new_job(AFTER_ALL, record, kept)", "return start_new_job(1, record, kept)"),
+        ("a_placed_job_at_rest_is_interrupted_by_nothing", "return start_new_job(AFTER_ALL, record, kept, version)", "return start_new_job(1, record, kept, version)"),
         ("a_placed_job_waits_for_the_one_under_way", "if is_idle() then begin_work() end\n  if not entry then", "if is_idle() then begin_work() end\n  if true then"),
     ),
     *of(
