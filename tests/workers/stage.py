@@ -29,6 +29,7 @@ from tests.bus.builders import AGENT, BUS_KEY, CONVERSATION, arrival_of
 from tests.bus.scenes import Scene, Worker
 from tests.bus.talk import Talk, talk_of
 from workers import Agent
+from workers.files.files import FileWay
 from workers.process.logs import Log
 from workers.process.runner import Runner, RunnerSettings
 from workers.process.vitals import Vitals
@@ -191,6 +192,7 @@ class Stage:
     conversation_type: str = "h2a"
     outcomes: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
+    files: FileWay | None = None
 
     async def say(self, text: str, who: str = "ann", *, quote: Heard | None = None) -> list[Heard]:
         await self.accept({"type": "text", "text": text}, who, reply_to=None if quote is None else quote.message_id)
@@ -248,6 +250,7 @@ class Stage:
             payload=dict(payload),
             is_overheard=is_overheard,
             reply_to=reply_to,
+            attachments=msgspec.convert(payload.get("attachments", []), list[dict[str, object]]),
         )
         arrival = msgspec.structs.replace(
             arrival_of(self.seq, await talk.version(), source=Source.POLL), sender_id=who, message_ms=MESSAGE_MS
@@ -329,7 +332,9 @@ class Stage:
             vitals = Vitals()
             vitals.introduce(consumer=worker.name, handler="stage:agent", concurrency=1)
             async with self.agent.lifespan() as shared, trio.open_nursery() as nursery:
-                runner = Runner(self.agent, bus, settings, vitals=vitals, log=Log(logger), shared=shared)
+                runner = Runner(
+                    self.agent, bus, settings, vitals=vitals, log=Log(logger), shared=shared, files=self.files
+                )
                 nursery.start_soon(runner.run)
                 if self.agent.policies.stop:
                     nursery.start_soon(bus.renew)

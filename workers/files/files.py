@@ -24,6 +24,8 @@ from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
 BYTES_METRIC: Final = "worker_file_bytes"
 FILES_METRIC: Final = "worker_files"
 FAILURES_METRIC: Final = "worker_file_failures"
+SPOILED: Final = "spool_spoiled"
+"""Counts as a failure of a file that is sent all the same: what an earlier run had sealed was no longer what it had noted."""
 NO_GATE: Final = (
     "this worker has no file gate: set HASHEE_FILES_URL to one (docs/settings.md), or start it by `hashee-agent up`"
 )
@@ -117,7 +119,10 @@ class RunFiles:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self.thread.keep(Step(name, None), _noted, new, once=False)
 
-        upload = Upload(self.way.gate, self.way.spool, conversation_id, entry, file, note)
+        def spoiled() -> None:
+            self.way.count(FAILURES_METRIC, 1, {"direction": "out", "reason": SPOILED})
+
+        upload = Upload(self.way.gate, self.way.spool, conversation_id, entry, file, note, spoiled)
         try:
             with self.thread.stepping():
                 async with self.way.uploads:

@@ -35,3 +35,8 @@ def with_another(sent: Sent, size: int, day: str) -> Sent:
     if before + size > MOST_DAILY_BYTES:
         raise FileDailyLimit(before, size, MOST_DAILY_BYTES)
     return Sent(day, before + size)
+
+
+def without(sent: Sent, size: int, day: str) -> Sent:
+    """Returns what was sent once a file of this size, which was counted on this day, is not sent after all."""
+    return Sent(day, max(0, sent.bytes - size)) if sent.day == day else sent

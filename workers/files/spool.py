@@ -1,5 +1,8 @@
 """The folder in which sealed files wait until the relay has them: ciphertext alone, for this user alone, within a quota.
 
+Nothing here waits for the disk. A killed process loses nothing of what it wrote; a power cut may leave less of a file, or other bytes. So a later
+run sends what an earlier one has left only where it `is_as_noted`: else the file is read and sealed anew, which costs what waiting for each would.
+
 A file's name says of which conversation and journal entry it is, so that a later start keeps what an open job will send and removes the rest.
 Whoever writes or sends one holds a lock on it, which ends with its process. No name and no text of a person is in a file's name.
 """
@@ -8,6 +11,7 @@ import base64
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -22,14 +26,17 @@ import msgspec
 import trio
 
 from workers.errors import SpoolFull, SpoolUnusable
-from workers.files.limits import Sent, with_another
+from workers.files.limits import Sent, with_another, without
 
 QUOTA_BYTES: Final = 2 * 1024 * 1024 * 1024
 """Five files of 100 MB at once, each twice while one that came in pieces is sealed, of two workers."""
+HASHED_BYTES: Final = 1024 * 1024
+"""At a time."""
 ENDING: Final = ".sealed"
 DAY_FILE: Final = "sent-today.json"
 _NAME: Final = re.compile(r"([A-Za-z0-9_-]{2,172})\.([0-9a-f]{16})\.[0-9a-f]{16}\.sealed")
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, the user's share of it, or a file has reached the limit of its process (`ulimit -f`)."""
 
 IsOpen = Callable[[str, str], Awaitable[bool]]
 """Whether the job that runs in a conversation, or that is to run there again, has noted an entry of this name."""
@@ -57,19 +64,16 @@ class Spool:
             raise ValueError("no name of a spooled file")
         return self.folder / name
 
-    def has(self, name: str, size: int) -> bool:
-        """Returns whether a spooled file is there, and whole."""
-        try:
-            return _NAME.fullmatch(name) is not None and self.path_of(name).lstat().st_size == size
-        except OSError:
-            return False
+    def has(self, name: str) -> bool:
+        """Returns whether there is a spooled file of this name."""
+        return _NAME.fullmatch(name) is not None and os.path.lexists(self.path_of(name))
 
     @contextmanager
     def new(self, conversation_id: str, entry: str, size: int) -> Iterator["SpoolFile"]:
         """Makes a file for `size` bytes, locked as long as the block runs. Raises SpoolFull, SpoolUnusable."""
         with self._named_errors():
             self._make_folder()
-            used = sum(one.stat().st_size for one in self.folder.glob(f"*{ENDING}"))
+            used = sum(map(_size_of, self.folder.glob(f"*{ENDING}")))
             if used + size > self._quota_bytes:
                 raise SpoolFull(
                     str(self.folder),
@@ -142,14 +146,22 @@ class Spool:
 
     def reserve(self, size: int, day: str) -> None:
         """Counts a file against what may be sent on a day. Raises FileDailyLimit, SpoolFull, SpoolUnusable."""
+        self._count(lambda sent: with_another(sent, size, day))
+
+    def release(self, size: int, day: str) -> None:
+        """Takes a file back that was counted on a day, and is not sent. Raises SpoolFull, SpoolUnusable."""
+        self._count(lambda sent: without(sent, size, day))
+
+    def _count(self, counted: Callable[[Sent], Sent]) -> None:
         with self._named_errors():
             self._make_folder()
             descriptor = os.open(self.folder / DAY_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                sent = with_another(_sent_in(os.pread(descriptor, 4096, 0)), size, day)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, msgspec.json.encode(sent), 0)
+                sent = msgspec.json.encode(counted(_sent_in(os.pread(descriptor, 4096, 0))))
+                os.ftruncate(
+                    descriptor, os.pwrite(descriptor, sent, 0)
+                )  # in this order: a full disk takes no count away
             finally:
                 os.close(descriptor)
 
@@ -217,11 +229,28 @@ class SpoolFile:
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
-                raise self._spool.named(error) from None
+                raise self.named(error) from None
+
+    def is_as_noted(self, size: int, sha256: str) -> bool:
+        """Returns whether it has so many bytes, and these. It reads all of them. Raises SpoolUnusable."""
+        found, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(HASHED_BYTES))
+        try:
+            if os.fstat(self._descriptor).st_size != size:
+                return False
+            while count := os.preadv(self._descriptor, [buffer], at):
+                found.update(buffer[:count])
+                at += count
+        except OSError as error:
+            raise self.named(error) from None
+        return found.hexdigest() == sha256
 
     def pieces(self) -> "SpooledPieces":
-        """Returns its bytes from their beginning, also where it was removed meanwhile."""
+        """Returns its bytes from their beginning, also where it was removed meanwhile. Reading them raises SpoolUnusable."""
         return SpooledPieces(self, self._descriptor)
+
+    def named(self, error: OSError) -> SpoolFull | SpoolUnusable:
+        """Returns what to raise for an error of the disk."""
+        return self._spool.named(error)
 
     def close(self) -> None:
         """Ends the lock."""
@@ -257,7 +286,18 @@ class SpooledPieces:
         return self._buffer[:count]
 
     def _read(self) -> int:
-        return os.preadv(self._descriptor, [self._buffer], self._at)
+        try:
+            return os.preadv(self._descriptor, [self._buffer], self._at)
+        except OSError as error:
+            raise self._file.named(error) from None
+
+
+def _size_of(path: Path) -> int:
+    """Returns how large a file is; 0 for one that was sent meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _encoded(conversation_id: str) -> str:

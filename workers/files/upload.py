@@ -1,11 +1,11 @@
 """Sends one file: announced, sealed while it is read, spooled as ciphertext, put, confirmed. What is done is noted in the thread's journal.
 
     nothing noted  → announce, seal into the spool and put what is sealed at once, note
-    sealed         → put the spooled bytes, note             (without the spool: announce anew, under a fresh key)
+    sealed         → put the spooled bytes, note             (without them, or where they are others: announce anew, under a fresh key)
     put            → confirm, note the attachment id         (the relay answers a repeat with the same id)
     confirmed      → nothing: a later run uploads nothing
 
-Nothing waits for the disk: bytes of the spool that a power cut has spoiled have another hash than was noted, and the relay says so.
+Nothing waits for the disk: bytes of the spool that a power cut has spoiled have another hash than was noted, and are not sent.
 A key and nonce prefix seal one content once: whatever is sealed again is sealed under fresh ones, and what is sent again are the same bytes.
 """
 
@@ -23,7 +23,7 @@ import trio
 
 from bus.files.calls import Announced
 from crypto.files import MAX_FILE_BYTES, Attachment, FileKey, FileOpener, FileSealer, sealed_size
-from workers.errors import BadFile, FileRefused, FileTooLarge
+from workers.errors import BadFile, FileRefused, FileTooLarge, SpoolUnusable
 from workers.files.gate import Gate, GateFailed, Piece
 from workers.files.outgoing import File
 from workers.files.patience import ANEW, Patience
@@ -59,6 +59,10 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Note = Callable[[Noted], Awaitable[None]]
+
+
+def nothing() -> None:
+    """Hears something, and does nothing."""
 
 
 def entry_of(conversation_id: str, place: str, number: int) -> str:
@@ -99,7 +103,7 @@ def said_of(noted: Noted, file: File) -> FileSaid:
 
 @dataclass(frozen=True)
 class Upload:
-    """One upload into a conversation. `note` writes what is done into the journal."""
+    """One upload into a conversation. `note` writes what is done into the journal; `spoiled` hears that the spool has other bytes than it noted."""
 
     gate: Gate
     spool: Spool
@@ -107,6 +111,7 @@ class Upload:
     entry: str
     file: File
     note: Note
+    spoiled: Callable[[], None] = nothing
 
     async def to_its_end(self, noted: Noted | None) -> Noted:
         """Returns what is noted of it once it is confirmed. `noted`: by an earlier run. Raises FileError."""
@@ -125,23 +130,51 @@ class Upload:
             failed: GateFailed | None = None
             for _ in range(TIMES_ANEW):
                 spooled, early = None, None
-                if noted is not None and not noted.is_put and self.spool.has(noted.spool, sealed_size(noted.size)):
-                    spooled = opened.enter_context(self.spool.again(noted.spool))
-                elif noted is None or not noted.is_put:
+                if noted is not None and not noted.is_put:
+                    spooled = await self._left_by_an_earlier_run(noted, opened)
+                if noted is None or not (noted.is_put or spooled):
                     noted, spooled, early = await self._seal(content, opened)
                     await self.note(noted)
                 try:
                     return await self._deliver(noted, spooled, early)
                 except GateFailed as error:
                     failed = error
-                    self.spool.remove(noted.spool) if noted.spool else None
+                    self._forget(noted)
                     noted = None
             raise FileRefused(failed.reason if failed else "", "it was begun anew each time, in vain")
 
+    async def _left_by_an_earlier_run(self, noted: Noted, opened: ExitStack) -> SpoolFile | None:
+        """Returns the spooled bytes that an earlier run has noted; None where they are gone, or others."""
+        if not self.spool.has(noted.spool):
+            return None
+        try:
+            spooled = opened.enter_context(self.spool.again(noted.spool))
+            if await trio.to_thread.run_sync(spooled.is_as_noted, sealed_size(noted.size), noted.sha256):
+                return spooled
+        except SpoolUnusable:
+            pass  # nor can it be read: it is spoiled all the same
+        self.spoiled()
+        self._forget(noted)
+        return None
+
+    def _forget(self, noted: Noted) -> None:
+        """Removes what is spooled of an upload that comes to nothing."""
+        if noted.spool:
+            self.spool.remove(noted.spool)
+
     async def _seal(self, content: "_Content", opened: ExitStack) -> tuple[Noted, SpoolFile, GateFailed | None]:
         """Announces it and seals its content into the spool, under a fresh key. Returns with it why it could not be put meanwhile."""
-        size = await content.size()
-        await trio.to_thread.run_sync(self.spool.reserve, size, datetime.now(UTC).date().isoformat())
+        size, day = await content.size(), datetime.now(UTC).date().isoformat()
+        await trio.to_thread.run_sync(self.spool.reserve, size, day)
+        try:
+            return await self._seal_reserved(content, size, opened)
+        except BaseException:
+            self.spool.release(size, day)
+            raise
+
+    async def _seal_reserved(
+        self, content: "_Content", size: int, opened: ExitStack
+    ) -> tuple[Noted, SpoolFile, GateFailed | None]:
         announced = await _patiently(lambda: self.gate.announce(self.conversation_id, sealed_size(size)))
         key = FileKey.generate(os.urandom)
         spooled = opened.enter_context(self.spool.new(self.conversation_id, self.entry, sealed_size(size)))

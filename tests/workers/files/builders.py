@@ -133,6 +133,7 @@ class Uploads:
     noted: list[Noted] = field(default_factory=list)
     quota_bytes: int = 1 << 30
     before_note: Callable[[Noted], None] = lambda _noted: None
+    spoiled: int = 0
 
     @property
     def spool(self) -> Spool:
@@ -144,7 +145,10 @@ class Uploads:
             self.before_note(new)
             self.noted.append(msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=Noted))
 
-        return Upload(self.gate, self.spool, CONVERSATION, ENTRY, file, note)
+        def spoiled() -> None:
+            self.spoiled += 1
+
+        return Upload(self.gate, self.spool, CONVERSATION, ENTRY, file, note, spoiled)
 
     async def send(self, file: File) -> Noted:
         """Runs an upload as a run of a handler does, with what earlier runs have noted."""

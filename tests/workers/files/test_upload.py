@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,15 +148,65 @@ async def test_without_its_spool_it_is_announced_anew_under_a_fresh_key(uploads:
     assert (noted.key, noted.nonce_prefix) != (before.key, before.nonce_prefix)
 
 
-async def test_half_a_spooled_file_is_none(uploads: Uploads) -> None:
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def into_a_way_elsewhere(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "a byte less": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a byte more": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "nothing": lambda path: path.write_bytes(b""),
+    "zeros in its place": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "zeros at its end": lambda path: path.write_bytes(path.read_bytes()[:-4096] + bytes(4096)),
+    "one bit": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "a folder": into_a_folder,
+    "a way elsewhere": into_a_way_elsewhere,
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+async def test_what_a_power_cut_has_left_of_a_spooled_file_is_never_sent(uploads: Uploads, how: str) -> None:
     uploads.gate.fail("put", CallFailure.REFUSED, retry=False)
     with pytest.raises(FileRefused):
         await uploads.send(File(CONTENT, **NAMED))
-    path = uploads.folder / uploads.left[0]
-    path.write_bytes(path.read_bytes()[:-1])
+    [before] = uploads.noted
+    SPOILED[how](uploads.folder / uploads.left[0])
+    file = File(CONTENT, **NAMED)
+    noted = await uploads.send(file)
+    assert content_of(uploads, noted, file) == CONTENT
+    assert uploads.gate.calls == ["announce", "put", "announce", "put", "confirm", "confirmed"]
+    assert (noted.key, noted.nonce_prefix) != (before.key, before.nonce_prefix)
+    assert uploads.spoiled == 1
+    assert [one for one in uploads.left if (uploads.folder / one).is_file()] == []
+
+
+async def test_a_file_whose_rest_was_sent_meanwhile_does_not_count_against_the_quota(uploads: Uploads) -> None:
+    """Another upload removes its file while the folder is looked through."""
+    uploads.folder.mkdir(parents=True)
+    (uploads.folder / "gone.sealed").symlink_to(uploads.folder / "removed")
     file = File(CONTENT, **NAMED)
     assert content_of(uploads, await uploads.send(file), file) == CONTENT
-    assert uploads.gate.calls.count("announce") == 2
+
+
+async def test_what_could_not_be_sealed_is_not_counted_against_the_day(uploads: Uploads) -> None:
+    await uploads.send(File(CONTENT, **NAMED))
+    counted = (uploads.folder / "sent-today.json").read_bytes()
+    uploads.noted.clear()
+    uploads.gate.fail("announce", CallFailure.DAILY_LIMIT, retry=False)
+    with pytest.raises(FileDailyLimit):
+        await uploads.send(File(CONTENT, **NAMED))
+    uploads.quota_bytes = 1
+    with pytest.raises(SpoolFull):
+        await uploads.send(File(CONTENT, **NAMED))
+    assert (uploads.folder / "sent-today.json").read_bytes() == counted
+    uploads.spool.release(MAX_FILE_BYTES, "2020-01-01")
+    assert (uploads.folder / "sent-today.json").read_bytes() == counted, "of another day"
 
 
 @pytest.mark.parametrize("call", ["announce", "put", "confirm", "confirmed"])
