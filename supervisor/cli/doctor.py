@@ -60,7 +60,7 @@ def _read_env_files(context: click.Context, _option: click.Parameter, paths: tup
 )
 @click.pass_obj
 def doctor(problems: list[str] | None, as_json: bool, leak_test: bool) -> int:
-    """Look at settings, key files, clock, relay, Redis, disk and the running agent, and say of each what helps. It changes nothing.
+    """Look at settings, key files, clock, relay, Redis, file gate, disk and the running agent, and say of each what helps. It changes nothing.
 
     Ends with 0 when nothing is bad (there may be warnings), with 1 when something is, with 78 when the settings cannot be read. With an
     agent or without one; no secret is shown. The findings are sorted: what is bad comes first.

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bus.settings.files_place import FILES_URL, NONE, FilesPlace, files_place_of
 from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsError, SettingsReader, number
 from bus.settings.shared import REDIS_URL, agent_id_of, shows_errors_of
+from bus.settings.spool_place import SpoolPlace, spool_place_of
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import backup_max_age_seconds_of
 from supervisor.settings.key_settings import keystore_path
@@ -23,7 +25,7 @@ NO_TRUST: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Case:
-    """The settings (None if not set or wrong) and `status`, which is that of `hashee-agent status --json`, None without an agent."""
+    """The settings (None if not set or wrong; `has_files`: HASHEE_FILES_URL is not `none`) and `status`, which is that of `hashee-agent status --json`, None without an agent."""
 
     environ: Mapping[str, str]
     settings_problems: tuple[str, ...]
@@ -43,6 +45,9 @@ class Case:
     backup_max_age_seconds: float
     memory_bytes: int | None
     redis_memory_bytes: int | None
+    has_files: bool
+    files: FilesPlace | None
+    spool: SpoolPlace | None
     status: Json | None = None
     status_problem: str = ""
     answer_seconds: float = 6.0
@@ -99,4 +104,7 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
         backup_max_age_seconds=one(backup_max_age_seconds_of) or 0.0,
         memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),
         redis_memory_bytes=one(lambda reader: reader.optional(REDIS_MEMORY, parsers.mebibytes(24))),
+        has_files=environ.get(FILES_URL.name, "").strip() != NONE,
+        files=one(files_place_of),
+        spool=None if agent_id is None else one(lambda reader: spool_place_of(reader, agent_id)),
     )

@@ -8,12 +8,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 
 import httpx2
 import trio
 
 from supervisor.doctor.case import Case
+from supervisor.doctor.causes import cause_of
 from supervisor.doctor.clock import skew
 from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unknown, warn
 from supervisor.relay.rest import open_client
@@ -57,7 +57,7 @@ async def _ask(case: Case, base_url: str, way: Way) -> list[Finding]:
                 seconds = time.time() - began_at
                 return [
                     ok(SUBJECT, "way", f"{where}: answered in {seconds * 1000:.0f} ms"),
-                    *_certificate(answer),
+                    *certificate_of(SUBJECT, answer, "whoever runs the relay must renew it"),
                     _token(answer.status_code, token),
                     _clock(answer.headers.get("Date"), began_at, seconds),
                 ]
@@ -74,39 +74,28 @@ async def _ask(case: Case, base_url: str, way: Way) -> list[Finding]:
 
 
 def _unreached(where: str, error: BaseException) -> Finding:
-    refusal = _cause(error, ssl.SSLCertVerificationError)
+    refusal = cause_of(error, ssl.SSLCertVerificationError)
     if refusal is not None:
         said = f"{where}: the certificate is refused: {refusal.verify_message}"
         return bad(SUBJECT, "certificate", said, CERTIFICATE_REMEDIES.get(refusal.verify_code, TRUST))
-    problem = _cause(error, OSError)
+    problem = cause_of(error, OSError)
     why = problem.strerror if problem is not None and problem.strerror else type(error).__name__
     return bad(SUBJECT, "way", f"{where}: not reached: {why}", NETWORK)
 
 
-Problem = TypeVar("Problem", bound=OSError)
-
-
-def _cause(error: BaseException | None, kind: type[Problem]) -> Problem | None:
-    """Returns the innermost cause of this type, since libraries wrap exceptions; of several tried addresses the first one's."""
-    found = None
-    while error is not None:
-        found = error if isinstance(error, kind) else found
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
-    return found
-
-
-def _certificate(answer: httpx2.Response) -> Iterator[Finding]:
+def certificate_of(subject: str, answer: httpx2.Response, remedy: str) -> Iterator[Finding]:
+    """Yields the finding on how long the certificate of whoever answered is still good, with what helps where it is not for long."""
     stream = answer.extensions.get("network_stream")
     secure = None if stream is None else stream.get_extra_info("ssl_object")
     if secure is None:
-        yield ok(SUBJECT, "certificate", "none is needed: without TLS, on loopback")
+        yield ok(subject, "certificate", "none: without TLS")
         return
     shown = secure.getpeercert()
     days = (ssl.cert_time_to_seconds(shown["notAfter"]) - time.time()) / DAY_SECONDS
     names = ", ".join(name for _, name in shown.get("subjectAltName", ())[:3])
     verdict = at_least(days, warns=RENEW_DAYS, spoils=LAST_DAYS)
     said = f"{secure.version()}, of {names}: ends in {days:.1f} days"
-    yield judged(SUBJECT, "certificate", verdict, said, "whoever runs the relay must renew it")
+    yield judged(subject, "certificate", verdict, said, remedy)
 
 
 def _token(status: int, token: Secret[str] | None) -> Finding:

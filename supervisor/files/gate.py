@@ -7,7 +7,7 @@ A proof is checked before anything else of a call. Nothing is decided here about
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -72,6 +72,15 @@ class Bounds:
     most_seconds: float = MOST_SECONDS
 
 
+@dataclass(frozen=True)
+class Check:
+    """One thing of which a probe tells whether it is well."""
+
+    name: str
+    is_ok: bool = True
+    detail: str = ""
+
+
 class Gate:
     """Answers the calls of one agent's workers, and probes."""
 
@@ -133,12 +142,9 @@ class Gate:
     async def _route(self, exchange: Exchange) -> None:
         match exchange.method, exchange.target:
             case "GET", "/healthz":
-                await self._probe(exchange, is_ok=True, detail="")
+                await self._probe(exchange, Check("files"))
             case "GET", "/readyz":
-                has_key = self._key.current() is not None
-                await self._probe(
-                    exchange, is_ok=has_key, detail="" if has_key else "no supervisor has written its key"
-                )
+                await self._probe(exchange, *self._ready(exchange))
             case "GET", "/metrics":
                 await exchange.whole_body(0)
                 await exchange.answer(200, generate_latest(self._registry), content_type=CONTENT_TYPE_LATEST)
@@ -153,10 +159,23 @@ class Gate:
             case _:
                 raise CallFailed(CallFailure.NO_SUCH_CALL, "there is no such call")
 
-    async def _probe(self, exchange: Exchange, *, is_ok: bool, detail: str) -> None:
+    def _ready(self, exchange: Exchange) -> Iterator[Check]:
+        """Yields whether calls can be served, and of a request with a proof whether that would count. It is no call: nothing is noted of it."""
+        key = self._key.current()
+        if key is None:
+            yield Check("files", is_ok=False, detail="no supervisor has written its key")
+        else:
+            yield Check("files")
+            if proof := exchange.header(PROOF_HEADER):
+                refused = self._proofs.check(key, proof, Call("GET", exchange.target, 0), self._now())
+                said = "" if refused is None else f"{refused.failure}: {refused.message}"
+                yield Check("proof", is_ok=not said, detail=said)
+
+    async def _probe(self, exchange: Exchange, *checks: Check) -> None:
         await exchange.whole_body(0)
-        check = {"name": "files", "ok": is_ok, "detail": detail}
-        await exchange.answer(200 if is_ok else 503, {"ok": is_ok, "checks": [check]})
+        is_ok = all(check.is_ok for check in checks)
+        said = [{"name": check.name, "ok": check.is_ok, "detail": check.detail} for check in checks]
+        await exchange.answer(200 if is_ok else 503, {"ok": is_ok, "checks": said})
 
     async def _announce(self, exchange: Exchange) -> None:
         wanted = await self._proven_body(exchange, NewUpload)

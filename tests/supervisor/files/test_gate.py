@@ -1,5 +1,7 @@
 """The file gate in front of a relay: four calls, and each way in which one fails has its reason, is counted, and loses nothing else."""
 
+import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -86,6 +88,28 @@ async def test_nobody_calls_without_the_agents_key_nor_twice_by_one_proof(tmp_pa
         assert (await caller.get(attachment_id, SIZE)).reason == CallFailure.BAD_PROOF
         write_files_key(caller.state_dir, caller.key)  # the store secret was rotated
         assert (await caller.get(attachment_id, SIZE)).status == 200
+
+
+async def test_readiness_says_of_a_proof_whether_it_would_count_and_counts_nothing(tmp_path: Path) -> None:
+    async with gate(tmp_path) as caller:
+
+        async def ready(proof: str) -> dict[str, object]:
+            answer = await caller.client.get("/readyz", headers={calls.PROOF_HEADER: proof} if proof else {})
+            said = {check["name"]: check["detail"] for check in answer.json()["checks"]}
+            assert answer.status_code == (503 if any(said.values()) else 200)
+            return said
+
+        assert await ready("") == {"files": ""}
+        proof = caller.proof(Call("GET", "/readyz", 0))
+        assert await ready(proof) == {"files": "", "proof": ""}
+        assert await ready(proof) == {"files": "", "proof": "replayed: this very call was made before"}
+        assert str((await ready(caller.proof(Call("GET", "/healthz", 0))))["proof"]).startswith("bad_proof: ")
+        old = KEY.prove(Call("GET", "/readyz", 0), time_ms=round(time.time() * 1000) - 90_000, nonce="0" * 32)
+        assert (await ready(old))["proof"] == "stale_proof: the caller's clock differs by 90 s from this one"
+        metrics = (await caller.client.get("/metrics")).text
+        failures = re.findall(r"^hashee_file_failures_total\{.*\} (.*)$", metrics, re.M)
+        assert len(failures) > 5
+        assert set(failures) == {"0.0"}
 
 
 async def test_the_gate_is_no_deputy_for_other_routes(tmp_path: Path) -> None:
