@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
-from bus.transport.client import RedisClient
+from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
 
 MOST_SHOWN = 300
@@ -55,7 +55,7 @@ def dated_ms(backup: LastBackup | None, now_ms: float) -> int:
     return 0 if backup is None or backup.is_dated_ahead(now_ms) else backup.made_ms
 
 
-async def note_backup(client: RedisClient, key: str, backup: LastBackup) -> None:
+async def note_backup(client: Commands, key: str, backup: LastBackup) -> None:
     """Writes the note; of two backups the one that began later stays, in whatever order they end. Raises RedisFailed.
 
     One that is dated ahead of Redis' clock goes: it would stay until then, and hide each one that is made meanwhile.
@@ -65,7 +65,7 @@ async def note_backup(client: RedisClient, key: str, backup: LastBackup) -> None
     await client.command("ZREMRANGEBYRANK", key, 0, -2)
 
 
-async def last_backup(client: RedisClient, names: Keys) -> LastBackup | None:
+async def last_backup(client: Commands, names: Keys) -> LastBackup | None:
     """Returns the note; None if there is none that can be read. Raises RedisFailed."""
     found = cast("list[bytes]", await client.command("ZRANGE", names.last_backup, -1, -1))
     try:

@@ -12,7 +12,7 @@ import msgspec
 
 from bus.records.keys import Keys
 from bus.records.sealing import BusKey, SealBroken, SealingKey, StoreKeys, epoch_of
-from bus.transport.client import RedisClient
+from bus.transport.client import Commands
 from bus.transport.wire import RedisFailed
 
 STATE_CHECK = "check"
@@ -72,7 +72,7 @@ class Rotation(msgspec.Struct, frozen=True):
 class StoreSeal:
     """The seal of one agent's store."""
 
-    def __init__(self, client: RedisClient, names: Keys) -> None:
+    def __init__(self, client: Commands, names: Keys) -> None:
         self._client = client
         self._key = names.seal
 

@@ -30,7 +30,7 @@ from bus.records.timers import decode_timer_record
 from bus.steps.policies import PolicyStore
 from bus.steps.vault import MAC_BYTES
 from bus.transport.at_once import all_of
-from bus.transport.client import RedisClient, keys_like
+from bus.transport.client import Commands, keys_like
 from bus.transport.lua import Argument
 
 PAGE = 200
@@ -115,7 +115,7 @@ def _turned(old: SealingKey, new: SealingKey, sealed: bytes, place: tuple[str | 
 class Resealer:
     """Walks the store of one agent, while nobody else has it open."""
 
-    def __init__(self, client: RedisClient, names: Keys, old: StoreKeys, new: StoreKeys) -> None:
+    def __init__(self, client: Commands, names: Keys, old: StoreKeys, new: StoreKeys) -> None:
         self._client = client
         self._names = names
         self._turner = Turner(old, new, names.agent_id)
@@ -150,7 +150,7 @@ async def _write_nothing(_script: str, _keys: Sequence[str], _arguments: tuple[A
 class _Walk:
     """One walk over the store: reads each value, and writes by the function that it was given."""
 
-    def __init__(self, client: RedisClient, names: Keys, turner: Turner, write: Write) -> None:
+    def __init__(self, client: Commands, names: Keys, turner: Turner, write: Write) -> None:
         self._client = client
         self._names = names
         self._turner = turner

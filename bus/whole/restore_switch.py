@@ -9,13 +9,15 @@ processes may finish the same restore at once.
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from typing import Self, cast
 
 from bus.records.keys import Keys
-from bus.steps.seal import RESTORING
-from bus.transport.client import RedisClient, keys_like
+from bus.steps.seal import RESTORING, RestoreUnderWay
+from bus.transport.client import Commands, keys_like
 
 SCAN_COUNT = 1000
+MOST_WALKS = 20
+"""A walk sees nothing of what was moved to another node of a cluster meanwhile; the next one does. More are of no use."""
 NOT_BEGUN, FILLING, CLEARING, MOVING = b"", b"filling ", b"clearing", b"moving"
 STAGED = "restoring"
 
@@ -23,10 +25,16 @@ STAGED = "restoring"
 class RestoreSwitch:
     """One attempt to restore one agent's store; every method raises RedisFailed."""
 
-    def __init__(self, client: RedisClient, names: Keys) -> None:
+    def __init__(self, client: Commands, names: Keys, attempt: str = "") -> None:
+        """`attempt`: its name, '' for a new attempt."""
         self._client = client
         self._names = names
-        self._filling = FILLING + secrets.token_hex(8).encode()
+        self._attempt = attempt or secrets.token_hex(8)
+        self._filling = FILLING + self._attempt.encode()
+
+    def on(self, client: Commands) -> Self:
+        """Returns the same attempt, which asks `client`."""
+        return type(self)(client, self._names, self._attempt)
 
     async def has_begun(self) -> bool:
         """Returns whether a restore, this or another one, runs or was interrupted."""
@@ -60,31 +68,52 @@ class RestoreSwitch:
         return await self._in_step(self._filling, "HSET", self._names.seal, words=(RESTORING, CLEARING))
 
     async def finish(self) -> None:
-        """Removes the old store and renames the new one's keys."""
+        """Removes the old store and renames the new one's keys. Raises RestoreUnderWay if that is not done.
+
+        It is not where a replica that had not heard of the decision took over: there the old store stands.
+        """
         names = self._names
         if await self._step() == CLEARING:
-            await self._drop(CLEARING, names.pattern)
+            for _ in range(MOST_WALKS):
+                if not await self._drop(CLEARING, names.pattern):
+                    break
             await self._in_step(CLEARING, "HSET", names.seal, words=(RESTORING, MOVING))
         staged_seal = names.restoring("seal", "")
-        async with aclosing(self._pages(names.of(STAGED, "*"))) as pages:
+        for _ in range(MOST_WALKS):
+            if not await self._move(staged_seal):
+                break
+        await self._in_step(MOVING, "RENAME", staged_seal, names.seal)
+        if await self.has_begun():
+            raise RestoreUnderWay
+
+    async def _move(self, staged_seal: str) -> bool:
+        """Renames the new store's keys, but for its seal; returns whether there were any."""
+        moved = False
+        async with aclosing(self._pages(self._names.of(STAGED, "*"))) as pages:
             async for keys in pages:
                 for key in keys:
                     if key != staged_seal:
-                        await self._in_step(MOVING, "RENAME", key, names.of(*self._named(key)))
-        await self._in_step(MOVING, "RENAME", staged_seal, names.seal)
+                        place = self._names.of(*self._named(key))
+                        if not await self._in_step(MOVING, "RENAME", key, place):
+                            return False
+                        moved = True
+        return moved
 
     async def _forget(self, step: bytes) -> None:
         await self._drop(step, self._names.of(STAGED, "*"))
         await self._in_step(step, "HDEL", self._names.seal, words=(RESTORING,))
 
-    async def _drop(self, step: bytes, pattern: str) -> None:
-        """Deletes keys of a pattern, except the seal and, in CLEARING, the new store."""
+    async def _drop(self, step: bytes, pattern: str) -> bool:
+        """Deletes keys of a pattern, except the seal and, in CLEARING, the new store; returns whether there were any."""
+        dropped = False
         async with aclosing(self._pages(pattern)) as pages:
             async for keys in pages:
                 kept = {self._names.seal, *(key for key in keys if step == CLEARING and self._is_staged(key))}
                 gone = [key for key in keys if key not in kept]
                 if gone and not await self._in_step(step, "UNLINK", *gone):
-                    return
+                    return False
+                dropped = dropped or bool(gone)
+        return dropped
 
     def _is_staged(self, key: str) -> bool:
         return self._names.split(key)[0] == STAGED

@@ -16,7 +16,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.records.saved import Saved, SavedConversation, Value, Waiting, pairs
 from bus.transport.at_once import all_of
-from bus.transport.client import RedisClient, keys_like
+from bus.transport.client import Commands, keys_like
 from bus.transport.clock import redis_ms
 from bus.transport.wire import Value as Answer
 
@@ -33,11 +33,12 @@ NO_LIMIT = 1 << 53
 
 
 class Snapshot:
-    """Reads the store of one agent; every method raises RedisFailed."""
+    """Reads the store of one agent; every method raises RedisFailed.
 
-    def __init__(
-        self, client: RedisClient, names: Keys, most_conversation_bytes: int = MOST_CONVERSATION_BYTES
-    ) -> None:
+    `client`: of one connection, since another server may lack a part of the store (a replica that lagged, a cluster's node without our slot).
+    """
+
+    def __init__(self, client: Commands, names: Keys, most_conversation_bytes: int = MOST_CONVERSATION_BYTES) -> None:
         self._client = client
         self._names = names
         self._most_bytes = most_conversation_bytes

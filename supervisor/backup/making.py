@@ -13,7 +13,7 @@ import trio
 from bus.records.keys import Keys as Names
 from bus.records.saved import KINDS
 from bus.steps.last_backup import LastBackup, note_backup
-from bus.transport.client import RedisClient
+from bus.transport.client import Commands, RedisClient
 from bus.transport.clock import redis_ms
 from bus.whole.snapshot import Snapshot
 from crypto.keystore import Keystore
@@ -25,10 +25,10 @@ from supervisor.settings.secrets import Secret
 
 
 class StoreChanged(Exception):
-    """The store's secret was rotated, or another store came in its place, while the backup was made."""
+    """The store's secret was rotated, or another store or an older state of it came in its place, while the backup was made."""
 
     def __init__(self) -> None:
-        super().__init__("the store was rotated or restored meanwhile; make the backup again")
+        super().__init__("the store was rotated or restored, or went back, meanwhile; make the backup again")
 
 
 class UnknownKinds(Exception):
@@ -49,7 +49,7 @@ class Making:
         self._names = names
         self._keystore = keystore
         self._store_secret = store_secret
-        self._snapshot = Snapshot(client, names)
+        self._here: Commands = client
         self.counts = BackupCounts()
         self._made_ms = self._size_bytes = 0
 
@@ -58,10 +58,13 @@ class Making:
 
         Raises RedisFailed, StoreChanged, UnknownKinds, FrameTooLarge, and what `sink` raises.
         """
-        if unknown := await self._snapshot.kinds() - KINDS.keys():
+        await redis_ms(self._client)  # from now on it is connected
+        self._here = self._client.on_connection(self._client.connects)
+        snapshot = Snapshot(self._here, self._names)
+        if unknown := await snapshot.kinds() - KINDS.keys():
             raise UnknownKinds(unknown)
         counted = _Counted(sink)
-        async with aclosing(self._bytes()) as chunks:
+        async with aclosing(self._bytes(snapshot)) as chunks:
             await trio.to_thread.run_sync(lock.seal, _Pulled(chunks), counted)
         self._size_bytes = counted.size_bytes
         return self.counts
@@ -72,28 +75,30 @@ class Making:
         made = LastBackup.of(self._made_ms, self._size_bytes, fingerprint, sealed_to=lock.sealed_to, place=place)
         await note_backup(self._client, self._names.last_backup, made)
 
-    async def _bytes(self) -> AsyncGenerator[bytes]:
-        writer, seal = FrameWriter(), await self._seal()
+    async def _bytes(self, snapshot: Snapshot) -> AsyncGenerator[bytes]:
+        writer, store = FrameWriter(), await self._store()
         yield writer.head()
         yield writer.frame(encode_frame(await self._manifest()))
         yield writer.frame(encode_frame(BackupKeys.of(self._keystore, self._store_secret)))
-        async with aclosing(self._snapshot.everything()) as everything:
+        async with aclosing(snapshot.everything()) as everything:
             async for saved in everything:
                 self.counts.add(saved)
                 yield writer.frame(encode_frame(saved))
-        if await self._seal() != seal:
+        if await self._store() != store:
             raise StoreChanged
         yield writer.trailer(self._keystore.identity)
 
     async def _manifest(self) -> Manifest:
         names = self._names
-        counters = await self._client.command("MGET", names.write_count, names.epoch)
+        counters = await self._here.command("MGET", names.write_count, names.epoch)
         writes, epoch = (int(value or 0) for value in cast("list[bytes | None]", counters))
-        self._made_ms = await redis_ms(self._client)
+        self._made_ms = await redis_ms(self._here)
         return Manifest(names.agent_id, self._made_ms, installed_version("hashee-agent"), writes, epoch)
 
-    async def _seal(self) -> object:
-        return await self._client.command("HGETALL", self._names.seal)
+    async def _store(self) -> object:
+        """Returns what tells a store: its seal, and the epoch, which a restore and the finding that Redis went back raise."""
+        seal = await self._here.command("HGETALL", self._names.seal)
+        return seal, await self._here.command("GET", self._names.epoch)
 
 
 class _Counted:

@@ -19,8 +19,8 @@ from bus.records.keys import Keys as Names
 from bus.records.saved import Saved
 from bus.records.sealing import StoreKeys
 from bus.steps.last_backup import LastBackup, note_backup
-from bus.transport.client import RedisClient, open_redis
-from bus.transport.wire import RedisFailed
+from bus.transport.client import Commands, RedisClient, open_redis
+from bus.transport.wire import ConnectionReplaced, RedisFailed
 from bus.views.backlog import Backlog, ServerFacts
 from bus.whole.restore_switch import RestoreSwitch
 from bus.whole.restoring import Restoring
@@ -43,6 +43,7 @@ from supervisor.store.access import QUIET, Quiet, rewrite_and_sync, server_on, w
 
 CLEAN_SECONDS = 30.0  # a million keys take some seconds
 LEFT_BEHIND = "what was prepared is still in Redis: hashee-agent restore --finish removes it"
+MAY_LACK_SOMETHING = "what was prepared may lack something, so the old store stands: begin the restore again"
 PIECES_BETWEEN_LOOKS = 16  # of up to four mebibytes; after so many it checks how full Redis is
 MOST_FULL = 0.9  # of maxmemory: from here on no message is taken in (host/budgets.py)
 
@@ -174,22 +175,22 @@ class Restore:
         standing = await self._private_standing(wishes, lock_fd)
         _refuse_newer(standing, proven.manifest, wishes)
         self._keep_keys(proven, wishes)
-        prepared = switching.prepared_place(state_dir)
+        prepared, names = switching.prepared_place(state_dir), Names(settings.agent_id)
         prepared.mkdir(mode=FOLDER_MODE)
         async with server_on(prepared, settings, lock_fd) as layout, open_redis(layout.url) as client:
-            await self._fill(client, proven, standing, Names(settings.agent_id).of)
+            await self._fill(client, Backlog(client, names), proven, standing, names.of)
             await rewrite_and_sync(client, layout)
-        names = [DATA_FOLDER]
+        replaced = [DATA_FOLDER]
         if settings.store_key is None:
             write_new(prepared / STORE_SECRET_FILE, proven.store_secret.reveal())
-            names.append(STORE_SECRET_FILE)
+            replaced.append(STORE_SECRET_FILE)
         now = datetime.now(UTC)
         switching.decide(
             state_dir,
             switching.Journal(
                 switching.JOURNAL_FORMAT,
                 f"before-restore-{now:%Y%m%dT%H%M%S%fZ}",
-                names,
+                replaced,
                 [HEAD_FILE, SEEN_FILE, NEXT_STORE_SECRET_FILE],
                 f"the backup of {proven.manifest.made}",
             ),
@@ -219,18 +220,23 @@ class Restore:
             switch = RestoreSwitch(client, names)
             if await switch.has_begun():
                 raise RestoreUnfinished
+            here = client.on_connection(client.connects)
             await _refuse_company(client, names, self._quiet)
             standing = await _standing(client, names, _seen(self._settings.state_dir / SEEN_FILE))
             _refuse_newer(standing, proven.manifest, wishes)
-            _refuse_full(await Backlog(client, names).server())  # nothing is begun where not even a script may run
-            if not await switch.begin():
+            backlog = Backlog(client, names)
+            _refuse_full(await backlog.server())  # nothing is begun where not even a script may run
+            filling = switch.on(here)  # a replica that takes over meanwhile may lack what was prepared
+            if not await filling.begin():
                 raise RestoreUnfinished
             try:
                 await _refuse_company(client, names, self._quiet)  # for a process that came before the store was locked
                 self._keep_keys(proven, wishes)
-                await self._fill(client, proven, standing, names.restoring)
-                is_decided = await switch.decide()
+                await self._fill(here, backlog, proven, standing, names.restoring)
+                is_decided = await filling.decide()
             except BaseException as problem:
+                if isinstance(problem, ConnectionReplaced):
+                    problem.add_note(MAY_LACK_SOMETHING)
                 await _clean(switch, problem)
                 raise
             if not is_decided:
@@ -238,13 +244,13 @@ class Restore:
             await finish_given(client, names, self._settings.state_dir)
 
     async def _fill(
-        self, client: RedisClient, proven: Proven, standing: Standing, place: Callable[[str, str], str]
+        self, client: Commands, backlog: Backlog, proven: Proven, standing: Standing, place: Callable[[str, str], str]
     ) -> None:
         names, keys = Names(self._settings.agent_id), self._store_keys()
         restoring = Restoring(
             client, names, keys.state, place=place, least_epoch=standing.epoch, least_writes=standing.writes
         )
-        await trio.to_thread.run_sync(self._load, _Handed(restoring, Backlog(client, names)), proven)
+        await trio.to_thread.run_sync(self._load, _Handed(restoring, backlog), proven)
         await restoring.finish()
         await note_backup(client, place("last_backup", ""), self._this_backup(proven))
 

@@ -14,7 +14,9 @@ from typing import Protocol
 
 from bus.records.keys import Keys
 from bus.steps.seal import Rotation, StoreSeal
-from bus.transport.client import RedisClient
+from bus.transport.client import Commands, RedisClient
+from bus.transport.clock import redis_ms
+from bus.transport.wire import ConnectionReplaced
 from bus.whole.reseal import Resealer, Tally
 from host.private_files import sync_folder, write_new
 from supervisor.settings.secrets import (
@@ -27,6 +29,7 @@ from supervisor.settings.secrets import (
 
 MOST_WALKS = 20
 MOST_NAMED = 5
+RUN_AGAIN = "both secrets are kept, and nothing is lost: run keys rotate-store again, as it was run"
 
 
 class RotationRefused(Exception):
@@ -126,9 +129,25 @@ class StoreRotation:
         """
         pending = self._place.pending()
         new = pending or Secret(secrets.token_bytes(STORE_SECRET_BYTES))
-        seal = StoreSeal(client, names)
+        await redis_ms(client)  # from now on it is connected
+        # On one connection to its end: a replica that takes over may lack values that were re-sealed, and would be taken for done.
+        here = client.on_connection(client.connects)
+        try:
+            rotated = await self._turn(here, names, pending, new, leave_unreadable=leave_unreadable)
+        except ConnectionReplaced as problem:
+            problem.add_note(RUN_AGAIN)
+            raise
+        await make_durable()
+        self._place.forget_old()
+        return rotated
+
+    async def _turn(
+        self, here: Commands, names: Keys, pending: Secret[bytes] | None, new: Secret[bytes], *, leave_unreadable: bool
+    ) -> Rotated:
+        """Re-seals everything, until the new secret is the store's."""
+        seal = StoreSeal(here, names)
         rotation = await seal.plan(self._old.reveal(), new.reveal())
-        resealer = Resealer(client, names, rotation.old, rotation.new)
+        resealer = Resealer(here, names, rotation.old, rotation.new)
         found = await resealer.survey()
         _refuse_unreadable(found, leave_unreadable=leave_unreadable)
         if not rotation.turned:
@@ -137,8 +156,6 @@ class StoreRotation:
             await seal.begin(rotation)
             await _turn_all(resealer)
         await seal.finish(rotation)
-        await make_durable()
-        self._place.forget_old()
         return _report(rotation, found)
 
 

@@ -359,7 +359,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "a restore into a place that nobody has open: what fails is raised, ends the command, and leaves the old store or a decided step to finish "
     "(tests/supervisor/backup/test_restoring.py, test_restore_command.py)": (
         "bus/whole/restore_switch.py:RestoreSwitch._drop",
-        "bus/whole/restore_switch.py:RestoreSwitch.finish",
+        "bus/whole/restore_switch.py:RestoreSwitch._move",
         "bus/whole/restoring.py:Restoring._far_id",
         "bus/whole/restoring.py:Restoring._pages",
         "bus/whole/restoring.py:Restoring._waiting",

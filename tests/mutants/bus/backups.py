@@ -46,6 +46,7 @@ OF_BACKUPS = (
         "bus/whole/restore_switch.py", RESTORING,
         ("what_is_decided_is_not_given_up", "        if not step.startswith(FILLING):\n            return False\n", ""),
         ("what_was_given_up_is_not_decided", "return await self._in_step(self._filling, \"HSET\"", "return await self._in_step(await self._step(), \"HSET\""),
+        ("done_is_looked_at", "if await self.has_begun():", "if False:"),
         ("anothers_attempt_is_left_alone", "        await self._forget(self._filling)\n", "        await self._forget(await self._step())\n"),
         ("clearing_spares_the_new_store", "{self._names.seal, *(key for key in keys if step == CLEARING and self._is_staged(key))}", "{self._names.seal}"),
     ),

@@ -54,7 +54,9 @@ BACKUP = (
     *of(
         module("backup/making"), tests("supervisor/backup/test_making"),
         ("a_later_versions_store", "raise UnknownKinds(unknown)", "pass"),
-        ("one_store_secret_from_its_beginning_to_its_end", "if await self._seal() != seal:", "if False:"),
+        ("one_store_secret_from_its_beginning_to_its_end", "if await self._store() != store:", "if False:"),
+        ("an_epoch_that_is_raised_meanwhile", "return seal, await self._here.command(\"GET\", self._names.epoch)", "return seal"),
+        ("one_connection_from_its_beginning_to_its_end", "self._here = self._client.on_connection(self._client.connects)", "pass"),
     ),
     *of(
         module("backup/files"), tests("supervisor/backup/test_command_line"),
@@ -82,6 +84,7 @@ BACKUP = (
     ),
     *of(
         module("backup/restoring"), tests("supervisor/backup/test_given_redis"),
+        ("filled_over_one_connection", "filling = switch.on(here)", "filling = switch"),
         ("the_same_file_twice", "if again.digest != proven.digest:", "if False:"),
     ),
     *of(

@@ -4,10 +4,13 @@ import io
 import os
 
 import pyrage  # type: ignore[import-untyped]
+import pytest
+import redis
 
 from bus.records.keys import Keys
 from bus.steps.seal import StoreSeal
 from bus.transport.client import RedisClient
+from bus.transport.wire import RedisFailed
 from crypto.identity import IdentityKeys
 from crypto.keystore import Keystore
 from supervisor.backup.envelope import Lock
@@ -32,6 +35,20 @@ def read(data: bytes, fingerprint: bytes | None = None) -> tuple[Proven, Inspect
     """To its end."""
     look = Inspection()
     return read_backup(io.BytesIO(data), lambda _: KEY, look, fingerprint), look
+
+
+async def connect_again(client: RedisClient, url: str) -> None:
+    """All connections to the server end, and this client has a new one, as when another server has taken over."""
+    with redis.Redis.from_url(url) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
+    await connected(client)
+
+
+async def connected(client: RedisClient) -> None:
+    """Until the client has noticed that its connection had ended, and has another one."""
+    with pytest.raises(RedisFailed):
+        await client.command("PING")
+    await client.command("PING")
 
 
 async def filled(client: RedisClient) -> Making:

@@ -3,21 +3,32 @@
 import base64
 import io
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import pytest
 
 from bus.steps.seal import RestoreUnderWay, StoreSeal
-from bus.transport.client import RedisClient, open_redis
+from bus.transport.client import Commands, RedisClient, open_redis
+from bus.transport.wire import ConnectionReplaced
 from bus.whole.restore_switch import RestoreSwitch
 from supervisor.backup import restoring
 from supervisor.backup.errors import BackupDamaged
-from supervisor.backup.restoring import Restore, RestoreRefused, Wishes
+from supervisor.backup.restoring import MAY_LACK_SOMETHING, Restore, RestoreRefused, Wishes
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import RestoreUnfinished
 from supervisor.store.access import Quiet
 from tests.redis_server import redis_server
-from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, NAMES, SECRET, backup_of, filled
+from tests.supervisor.backup.builders import (
+    FINGERPRINT,
+    IDENTITY,
+    KEY,
+    NAMES,
+    SECRET,
+    backup_of,
+    connect_again,
+    connected,
+    filled,
+)
 from tests.supervisor.cli.keys.builders import kinds
 from tests.supervisor.settings.environment import agent_environ
 
@@ -158,6 +169,35 @@ async def test_a_redis_that_becomes_nearly_full_while_it_is_filled_is_filled_no_
             with pytest.raises(RestoreRefused, match=r"MiB of \d+ MiB \(maxmemory\) with what was prepared so far"):
                 await place.run()
             assert begun == [True]
+            assert await place.has_old_store()
+
+
+async def test_where_the_connection_is_another_one_when_it_is_filled_the_old_store_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica may have taken over that lacks some of what was prepared: what is there is not taken for whole."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            place = Place(client, url, tmp_path / "state")
+            await place.save()
+
+            class Cut(RestoreSwitch):
+                connected: RedisClient
+
+                def on(self, client: Commands) -> Self:
+                    assert isinstance(self._client, RedisClient)
+                    Cut.connected = self._client
+                    return super().on(client)
+
+                async def decide(self) -> bool:
+                    await connect_again(Cut.connected, url)
+                    return await super().decide()
+
+            monkeypatch.setattr(restoring, "RestoreSwitch", Cut)
+            with pytest.raises(ConnectionReplaced) as problem:
+                await place.run()
+            assert problem.value.__notes__ == [MAY_LACK_SOMETHING]
+            await connected(client)
             assert await place.has_old_store()
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
+import trio
 
 from bus.transport.client import open_redis
+from bus.transport.wire import ConnectionReplaced
 from crypto.identity import IdentityKeys
 from supervisor.backup.envelope import AgeFile
 from supervisor.backup.errors import BackupDamaged, WrongAuthor
@@ -27,6 +29,7 @@ from tests.supervisor.backup.builders import (
     LOCK,
     NAMES,
     SECRET,
+    connect_again,
     filled,
     read,
 )
@@ -66,7 +69,11 @@ async def test_a_store_under_another_secret_than_the_one_beside_it_is_told(tmp_p
     assert checking.keys is None
 
 
-async def test_of_a_store_that_is_rotated_meanwhile_no_backup_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [("HSET", NAMES.seal, "next", "x"), ("INCR", NAMES.epoch)], ids=["rotated", "back"])
+async def test_of_a_store_that_becomes_another_meanwhile_no_backup_is_made(
+    tmp_path: Path, change: tuple[str, ...]
+) -> None:
+    """Rotated; or restored, or gone back, both of which raise the epoch and may leave the same seal."""
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             making = await filled(client)
@@ -77,12 +84,30 @@ async def test_of_a_store_that_is_rotated_meanwhile_no_backup_is_made(tmp_path: 
             class Rotating(io.BytesIO):
                 def write(self, data: object, /) -> int:
                     if self.tell() > 1:  # the backup is under way
-                        other.hset(NAMES.seal, "next", "x")
+                        other.execute_command(*change)
                     return super().write(data)  # type: ignore[arg-type]
 
             with pytest.raises(StoreChanged):
                 await making.write(LOCK, Rotating())
             other.close()
+
+
+async def test_where_the_connection_is_another_one_in_the_middle_no_backup_is_made(tmp_path: Path) -> None:
+    """A replica may lack a part of it, and a cluster's node from which the slot has gone has none of it."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            making = await filled(client)
+            for number in range(40):
+                await client.command("HSET", NAMES.session("p", f"{number}"), "v", 1, "b", bytes(5000), "e", 0)
+
+            class Cutting(io.BytesIO):
+                def write(self, data: object, /) -> int:
+                    if self.tell() > 1:
+                        trio.from_thread.run(connect_again, client, url)
+                    return super().write(data)  # type: ignore[arg-type]
+
+            with pytest.raises(ConnectionReplaced):
+                await making.write(LOCK, Cutting())
 
 
 async def test_of_a_store_of_a_later_version_no_backup_is_made(tmp_path: Path) -> None:

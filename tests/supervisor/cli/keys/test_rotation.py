@@ -10,13 +10,21 @@ from bus.records.keys import Keys
 from bus.records.kinds import PLAIN_KINDS, SEALED_KINDS
 from bus.records.sealing import BusKey, SealBroken, StoreKeys
 from bus.steps.seal import OtherStoreSecret, RotationUnderWay, StoreSeal
-from bus.transport.client import RedisClient, open_redis
+from bus.transport.client import Commands, RedisClient, open_redis
 from bus.transport.lua import Argument, Scripts
-from bus.transport.wire import Value
+from bus.transport.wire import ConnectionReplaced, Value
 from bus.whole.reseal import Resealer
 from supervisor.settings.secrets import RotationUnfinished, Secret, load_store_secret
-from supervisor.store.rotation import InNamedFile, InStateDirectory, Rotated, RotationRefused, StoreRotation
+from supervisor.store.rotation import (
+    RUN_AGAIN,
+    InNamedFile,
+    InStateDirectory,
+    Rotated,
+    RotationRefused,
+    StoreRotation,
+)
 from tests.redis_server import redis_server
+from tests.supervisor.backup.builders import connect_again, connected
 from tests.supervisor.cli.keys.builders import fill, kinds, loose_ends, opened
 from tests.supervisor.settings.environment import AGENT_ID
 
@@ -46,16 +54,27 @@ class MortalClient(RedisClient):
 
     def __init__(self, url: str, moments: Moments) -> None:
         super().__init__(url, Scripts.load())
-        self._moments = moments
+        self.moments = moments
+
+    def on_connection(self, number: int) -> Commands:
+        return MortalCommands(self, super().on_connection(number))
+
+
+@dataclass
+class MortalCommands:
+    """Those of one connection."""
+
+    client: MortalClient
+    commands: Commands
 
     async def command(self, *command: Argument) -> Value:
         if command[0] in ("HSET", "HDEL", "HSETNX"):
-            self._moments.step(str(command[0]))
-        return await super().command(*command)
+            self.client.moments.step(str(command[0]))
+        return await self.commands.command(*command)
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
-        self._moments.step(name)
-        return await super().script(name, keys, *arguments)
+        self.client.moments.step(name)
+        return await self.commands.script(name, keys, *arguments)
 
 
 class MortalPlace(InStateDirectory):
@@ -221,6 +240,50 @@ async def test_a_key_of_an_unknown_kind_stops_it(tmp_path: Path) -> None:
             await client.command("SET", NAMES.write_count.removesuffix("gen") + "memories:x", b"?")
             with pytest.raises(RotationRefused, match="kinds that this program does not know: memories"):
                 await rotate(url, tmp_path)
+
+
+class Cut(RedisClient):
+    """A client whose connection is another one when all is re-sealed and that is to be noted."""
+
+    def on_connection(self, number: int) -> Commands:
+        return CutCommands(self, super().on_connection(number))
+
+
+@dataclass
+class CutCommands:
+    client: RedisClient
+    commands: Commands
+
+    async def command(self, *command: Argument) -> Value:
+        if command[0] == "HSET":
+            await connect_again(self.client, self.client.url)
+        return await self.commands.command(*command)
+
+    async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
+        return await self.commands.script(name, keys, *arguments)
+
+
+async def test_where_another_server_may_have_taken_over_nothing_is_taken_for_re_sealed(tmp_path: Path) -> None:
+    """What it lacks would stay under the old secret, and that would be forgotten."""
+
+    async def durable() -> None:
+        raise AssertionError("the rotation is not at its end")
+
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            before = await opened(client, await new_store(client, tmp_path))
+            cut = Cut(url, Scripts.load())
+            rotation = StoreRotation(OLD, InStateDirectory(tmp_path))
+            with pytest.raises(ConnectionReplaced) as problem:
+                await rotation.run(cut, NAMES, make_durable=durable)
+            assert problem.value.__notes__ == [RUN_AGAIN]
+            await cut.aclose()
+            await connected(client)
+            assert (tmp_path / "store.secret").read_bytes() == OLD.reveal()
+            with pytest.raises(RotationUnderWay):
+                await StoreSeal(client, NAMES).adopt(OLD.reveal())
+            await rotate(url, tmp_path)
+            assert await opened(client, await adopted(client, tmp_path)) == before
 
 
 async def test_a_dead_letter_that_nobody_can_read_stops_nothing(tmp_path: Path) -> None:
