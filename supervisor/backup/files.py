@@ -34,6 +34,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         give_name(partial, path)
+    except OSError as problem:
+        if problem.filename is None:  # a write, as on a full disk
+            problem.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -20,13 +20,14 @@ from bus.records.saved import Saved
 from bus.records.sealing import StoreKeys
 from bus.steps.last_backup import LastBackup, note_backup
 from bus.transport.client import Commands, RedisClient, open_redis
-from bus.transport.wire import ConnectionReplaced, RedisFailed
+from bus.transport.wire import ConnectionReplaced, RedisFailed, RedisFull
 from bus.views.backlog import Backlog, ServerFacts
 from bus.whole.restore_switch import RestoreSwitch
 from bus.whole.restoring import Restoring
 from crypto.keystore import encode_keystore
 from host.budgets import MIB
 from host.private_files import FOLDER_MODE, make_folder, write_new
+from host.reasons import fault_of_file
 from host.redis_folder import DATA_FOLDER
 from supervisor.backup import switching
 from supervisor.backup.contents import Manifest, time_of
@@ -171,22 +172,36 @@ class Restore:
             write_once(wishes.store_key_file, base64.b64encode(proven.store_secret.reveal()) + b"\n")
 
     async def _into_private(self, proven: Proven, wishes: Wishes, lock_fd: int) -> Path:
-        settings, state_dir = self._settings, self._settings.state_dir
+        state_dir = self._settings.state_dir
         standing = await self._private_standing(wishes, lock_fd)
         _refuse_newer(standing, proven.manifest, wishes)
         self._keep_keys(proven, wishes)
-        prepared, names = switching.prepared_place(state_dir), Names(settings.agent_id)
+        try:
+            replaced = await self._prepared(proven, standing, lock_fd)
+            self._decide(proven, replaced)
+        except BaseException as problem:
+            _clean_private(state_dir, problem)
+            raise
+        journal = switching.complete(state_dir)
+        return state_dir / ("" if journal is None else journal.aside)
+
+    async def _prepared(self, proven: Proven, standing: Standing, lock_fd: int) -> list[str]:
+        """Prepares the new store, for the private Redis, and returns the names of what is to take its place in the state directory."""
+        settings, names = self._settings, Names(self._settings.agent_id)
+        prepared = switching.prepared_place(settings.state_dir)
         prepared.mkdir(mode=FOLDER_MODE)
         async with server_on(prepared, settings, lock_fd) as layout, open_redis(layout.url) as client:
             await self._fill(client, Backlog(client, names), proven, standing, names.of)
             await rewrite_and_sync(client, layout)
-        replaced = [DATA_FOLDER]
-        if settings.store_key is None:
-            write_new(prepared / STORE_SECRET_FILE, proven.store_secret.reveal())
-            replaced.append(STORE_SECRET_FILE)
+        if settings.store_key is not None:
+            return [DATA_FOLDER]
+        write_new(prepared / STORE_SECRET_FILE, proven.store_secret.reveal())
+        return [DATA_FOLDER, STORE_SECRET_FILE]
+
+    def _decide(self, proven: Proven, replaced: list[str]) -> None:
         now = datetime.now(UTC)
         switching.decide(
-            state_dir,
+            self._settings.state_dir,
             switching.Journal(
                 switching.JOURNAL_FORMAT,
                 f"before-restore-{now:%Y%m%dT%H%M%S%fZ}",
@@ -195,8 +210,6 @@ class Restore:
                 f"the backup of {proven.manifest.made}",
             ),
         )
-        journal = switching.complete(state_dir)
-        return state_dir / ("" if journal is None else journal.aside)
 
     async def _private_standing(self, wishes: Wishes, lock_fd: int) -> Standing:
         state_dir = self._settings.state_dir
@@ -281,6 +294,19 @@ async def finish_given(client: RedisClient, names: Names, state_dir: Path) -> No
 async def _refuse_company(client: RedisClient, names: Names, quiet: Quiet) -> None:
     if someone := await who_is_connected(client, names, quiet):
         raise RestoreRefused(f"{someone} is connected to this Redis: end every supervisor and worker first")
+
+
+def _clean_private(state_dir: Path, problem: BaseException) -> None:
+    """Removes what was prepared, before `problem` is raised, so that a full disk does not stay full; adds notes to `problem`."""
+    if isinstance(problem, RedisFull):
+        problem.add_note(
+            f"the new store has no room beside the old one in {state_dir}: df -h {state_dir}; the old one stands"
+        )
+    try:
+        if not switching.is_decided(state_dir):
+            switching.clean(state_dir)
+    except OSError as another:
+        problem.add_note(f"what was prepared is still there, and the next start removes it: {fault_of_file(another)}")
 
 
 async def _clean(switch: RestoreSwitch, problem: BaseException) -> None:

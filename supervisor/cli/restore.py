@@ -133,6 +133,12 @@ def _source(file: Path, state_dir: Path) -> Iterator[BinaryIO]:
         with file.open("rb") as opened:
             yield opened
         return
-    with tempfile.TemporaryFile(dir=state_dir) as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        yield copy
+    try:
+        with tempfile.TemporaryFile(dir=state_dir) as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.flush()
+            yield copy
+    except OSError as problem:
+        if problem.filename is None:  # a write, as on a full disk
+            problem.filename = str(state_dir)
+        raise

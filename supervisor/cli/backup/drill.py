@@ -16,6 +16,7 @@ import click
 import trio
 
 from bus.settings.shared import AGENT_ID, STATE_DIR
+from bus.transport.wire import RedisFull
 from host import parent_death
 from supervisor.backup.envelope import BadIdentities
 from supervisor.backup.errors import BackupUnusable
@@ -90,6 +91,9 @@ def _restore(source: BinaryIO, key: KeyOfBackup, folder: Path, fingerprint: byte
     lock = take_lock(settings.state_dir, patience_seconds=0.0)
     try:
         return trio.run(restore.run, again, wishes, lock)
+    except RedisFull as problem:
+        problem.add_note("name a folder with more room: --scratch FOLDER")
+        raise
     finally:
         os.close(lock)
 

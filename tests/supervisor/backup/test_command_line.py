@@ -93,6 +93,9 @@ def test_a_file_gets_its_name_when_it_is_whole_and_the_newest_are_kept(tmp_path:
     with pytest.raises(ZeroDivisionError):
         write_half(path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="No space left") as full, whole_file(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.filename == str(path)
     with whole_file(path) as file:
         file.write(b"whole")
     assert path.read_bytes() == b"whole"

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 import trio
 
 from bus.transport.client import open_redis
+from bus.transport.wire import RedisFull
 from crypto.identity import IdentityKeys
+from supervisor.backup import restoring
 from supervisor.backup.restoring import Restore, RestoreRefused, Wishes, write_once
+from supervisor.keeper.state_directory import take_lock
 from supervisor.settings.key_settings import KeySettings
 from tests.redis_server import redis_server
 from tests.supervisor.backup.builders import FINGERPRINT, IDENTITY, KEY, SECRET, backup_of, filled
@@ -64,6 +68,37 @@ def test_what_belongs_to_it_is_not_refused(backup: bytes, tmp_path: Path, given:
     prove(backup, tmp_path, given, Wishes(FINGERPRINT), IDENTITY)
     key_file = Wishes(FINGERPRINT, store_key_file=tmp_path / "new")
     prove(backup, tmp_path, {**OWN_REDIS, "HASHEE_STORE_KEY": STORE_KEY}, key_file, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("problem", "note"),
+    [(RedisFull("MISCONF No space left on device"), "has no room beside the old one in"), (OSError(5, "I/O"), None)],
+    ids=["a full disk", "a bad one"],
+)
+async def test_what_was_prepared_is_removed_where_the_disk_ends_it(
+    backup: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception, note: str | None
+) -> None:
+    """It would keep the disk full, for the old store too."""
+
+    async def fail(*_: object) -> None:
+        assert (tmp_path / "restoring" / "redis").is_dir()
+        raise problem
+
+    monkeypatch.setattr(restoring, "rewrite_and_sync", fail)
+    settings = KeySettings.from_environ(agent_environ(HASHEE_STATE_DIR=str(tmp_path)))
+    restore = Restore(settings, IDENTITY.public.pair, io.BytesIO(backup), lambda _: KEY)
+    wishes, lock = Wishes(FINGERPRINT), take_lock(tmp_path)
+    try:
+        with pytest.raises(type(problem)) as raised:
+            await restore.run(restore.prove(wishes), wishes, lock)
+    finally:
+        os.close(lock)
+    assert names_in(tmp_path) == ["lock"]
+    assert [note in one for one in getattr(raised.value, "__notes__", []) if note] == ([True] if note else [])
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 @pytest.mark.pure
