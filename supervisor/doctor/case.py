@@ -62,6 +62,12 @@ class Case:
         return None if self.status is None else self.status.get("supervisor")
 
     @property
+    def own_gate(self) -> Json | None:
+        """Returns what the keeper says of its own file gate; None where it has none, or no keeper answers."""
+        keeper = None if self.status is None else self.status.get("keeper")
+        return keeper.get("files") if keeper else None
+
+    @property
     def supervisor_pid(self) -> int | None:
         """Returns the pid of the supervisor that answered."""
         return None if self.supervisor is None else self.supervisor.get("pid")

@@ -8,7 +8,6 @@ import secrets
 import ssl
 import time
 from collections.abc import Iterator
-from typing import cast
 
 import httpx2
 import msgspec
@@ -20,7 +19,7 @@ from bus.files.refused_tls import GATE_WITH_TLS, refused_tls
 from bus.settings.files_place import FILES_URL, FilesPlace, files_place_of
 from bus.settings.reader import SettingsReader
 from bus.settings.url_parts import netloc
-from supervisor.doctor.case import Case, Json
+from supervisor.doctor.case import Case
 from supervisor.doctor.causes import cause_of
 from supervisor.doctor.findings import Finding, bad, ok, unknown, warn
 from supervisor.doctor.relay import certificate_of
@@ -57,7 +56,7 @@ def look_at_file_gate(case: Case) -> Iterator[Finding]:
     if not case.has_files:
         yield ok(SUBJECT, "way", "no files here: HASHEE_FILES_URL=none")
         return
-    own = _own_of(case)
+    own = case.own_gate
     if own is not None and own.get("deaths"):
         yield warn(SUBJECT, "deaths", f"it died {own['deaths']} times since the keeper's start", OWN)
     place = case.files
@@ -67,16 +66,15 @@ def look_at_file_gate(case: Case) -> Iterator[Finding]:
             return
         place = files_place_of(SettingsReader({FILES_URL.name: own["url"]}))
     if place is None:
-        said = case.status_problem or "no agent runs, and HASHEE_FILES_URL names none of its own"
-        yield unknown(SUBJECT, "way", said, "hashee-agent up; elsewhere set HASHEE_FILES_URL")
+        said = case.status_problem or "HASHEE_FILES_URL names none here, and no keeper here has one"
+        yield unknown(
+            SUBJECT,
+            "way",
+            said,
+            "give this command the HASHEE_FILES_URL of the workers, or run it beside hashee-agent up",
+        )
         return
     yield from trio.run(_ask, case, place, _key_of(case))
-
-
-def _own_of(case: Case) -> Json | None:
-    """Returns what the keeper says of its own gate; None where it has none, or no keeper answers."""
-    keeper = None if case.status is None else case.status.get("keeper")
-    return cast("Json | None", None if not keeper else keeper.get("files"))
 
 
 def _key_of(case: Case) -> FilesKey | None:

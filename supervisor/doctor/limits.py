@@ -18,6 +18,7 @@ SYSTEMCTL_SECONDS = 3.0
 LEAST_PROCESSES_BYTES = (
     96 * MIB
 )  # keeper, supervisor and one worker without a message; each interpreter takes a third of it
+GATE_BYTES = 40 * MIB  # what the file gate adds while files pass, and for ten minutes behind the last one
 USABLE = 0.8  # a rewrite of Redis' file forks, and pages that are written meanwhile count twice
 UNIT_SECONDS = {"y": 31_557_600, "month": 2_629_800, "w": 604_800, "d": 86_400, "h": 3600, "min": 60, "s": 1, "ms": 1e-3, "us": 1e-6}  # fmt: skip
 NOT_SEEN = "terminationGracePeriodSeconds, stop_grace_period and the like cannot be seen from inside"
@@ -97,10 +98,12 @@ def _memory(case: Case, limit: int, *, is_running: bool) -> Finding:
         return bad(SUBJECT, "memory", said, "raise MemoryMax= (limits.memory, mem_limit), or leave HASHEE_MEMORY out")
     budgets = Budgets.of(case.memory_bytes or limit, case.redis_memory_bytes)
     redis_bytes = budgets.redis_bytes if case.redis_is_private else 0
-    wanted = redis_bytes + budgets.intake_bytes + LEAST_PROCESSES_BYTES
+    gate_bytes = GATE_BYTES if case.own_gate is not None and case.own_gate["pid"] else 0
+    wanted = redis_bytes + budgets.intake_bytes + LEAST_PROCESSES_BYTES + gate_bytes
     said = (
         f"{limit // MIB} MiB may be used {where}; Redis may take {redis_bytes // MIB}, what comes in "
         f"{budgets.intake_bytes // MIB}, the idle processes at least {LEAST_PROCESSES_BYTES // MIB}"
+        f"{f', the file gate {gate_bytes // MIB}' if gate_bytes else ''}"
     )
     remedy = "raise MemoryMax= (limits.memory, mem_limit), or lower HASHEE_REDIS_MEMORY; docs/deploy/memory.md"
     return judged(SUBJECT, "memory", at_least(limit, warns=wanted / USABLE, spoils=wanted), said, remedy)

@@ -135,6 +135,19 @@ def test_memory_that_does_not_suffice_for_what_was_promised(
     assert named(look_at_limits(case, proc, tmp_path))["limits: memory"].verdict == verdict
 
 
+@pytest.mark.pure
+def test_a_file_gate_that_runs_counts_with_the_processes(proc: Path) -> None:
+    file = proc.parent / "agent/memory.max"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{220 * MIB}\n", encoding="ascii")
+    (proc / str(PID) / "cgroup").write_text("0::/agent\n", encoding="ascii")
+    for pid, verdict in ((0, "ok"), (7, "warn")):
+        keeper = {"files": {"url": "unix:///files.sock", "pid": pid, "deaths": 0}}
+        case = case_of(proc.parent, {**status(), "keeper": keeper})
+        finding = named(look_at_limits(case, proc, proc.parent))["limits: memory"]
+        assert (finding.verdict, "the file gate 40" in finding.said) == (verdict, pid > 0)
+
+
 def presence(name: str, version: str) -> str:
     return json.dumps(
         {

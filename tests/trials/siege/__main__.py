@@ -1,8 +1,8 @@
-"""`python -m tests.trials.siege --target small|systemd|compose|kubernetes`: a line of JSON a target; status 0 only if each held.
+"""`python -m tests.trials.siege --target small|small-files|systemd|compose|kubernetes`: a line of JSON a target; status 0 only if each held.
 
 Under the memory limits of the shipped manifests, in real cgroups (root, cgroup v1), twenty honest people talk while one sends
-600 messages of 1 MB that cannot be opened, another 3,000 pings, another 3,000 short texts to a slow handler, and fourteen write
-100 texts as long as the platform allows. In the midst of it everything is killed and started again.
+600 messages of 1 MB that cannot be opened, another 3,000 pings, another 3,000 short texts to a slow handler, fourteen write
+100 texts as long as the platform allows, and one sends 10 files of 50 MB, which come back. In the midst of it everything is killed and started again.
 """
 
 import argparse
@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("--long-texts", type=int, default=100, help="of each of fourteen writers")
     parser.add_argument("--short-texts", type=int, default=SHORT_TEXTS, help="of one writer, to a slow handler")
     parser.add_argument("--pings", type=int, default=3000)
+    parser.add_argument("--files", type=int, default=10, help="of one person, one after the other")
+    parser.add_argument("--file-mib", type=int, default=50)
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=180.0, help="how long honest people talk")
     parser.add_argument(
@@ -55,6 +57,8 @@ def main() -> int:
             short_texts=arguments.short_texts,
             pings=arguments.pings,
             restarts=arguments.restarts,
+            files=arguments.files if target.has_files else 0,
+            file_mib=arguments.file_mib,
             seconds=arguments.seconds,
             drain_seconds=arguments.drain_seconds,
         )

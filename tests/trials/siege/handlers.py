@@ -1,9 +1,9 @@
-"""The agent under siege: slow with whoever writes much, quick with everybody else."""
+"""The agent under siege: slow with whoever writes much, quick with everybody else; a file it sends back."""
 
 import trio
 
 from bus.records.records import InboundMessage
-from workers import Agent
+from workers import Agent, File, Message
 from workers.talk.chat import Chat
 
 SLOW = "slow"
@@ -18,6 +18,13 @@ agent = Agent()
 def answer_to(text: str) -> str:
     """What the agent says to a text."""
     return f"heard: {text[:WORDS_CHARS].rstrip()}"
+
+
+@agent.on_message("file")
+async def send_back(message: Message, chat: Chat) -> None:
+    """The same file."""
+    [file] = message.files
+    await chat.reply(File(file.chunks(), name=file.name, type=file.type))
 
 
 @agent.on_message()

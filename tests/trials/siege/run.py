@@ -31,6 +31,9 @@ LONG_WRITERS = 14
 UNANSWERED_SECONDS = 60.0
 """How long an honest person may wait for an answer in the middle of it, restarts included. Usually it is a second or two."""
 
+FILE_SECONDS = 300.0
+"""How long one file may take there and back: its answer is one of those that the platform lets out five of a second."""
+
 PAGE_SECONDS = 5.0
 MOST_PERCENT = 80
 MOST_REASONS = 12
@@ -46,12 +49,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     short_texts: int
     pings: int
     restarts: int
+    files: int
+    file_mib: int
     seconds: float
     drain_seconds: float
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """`peak_percent`: of each group's limit, the most that its processes held without the page cache."""
+    """`peak_percent`: of each group's limit, the most that its processes held without the page cache. `gate_mib`: of that the file gate.
+
+    `files_back`: those that came back once, and whole.
+    """
 
     target: str
     honest_sent: int
@@ -64,12 +72,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     others_sent: int
     others_answered: int
     others_waiting: int
+    files_sent: int
+    files_back: int
+    gate_mib: int
     seconds: float
     not_ready: dict[str, int]
 
     @property
     def is_good(self) -> bool:
-        """Everybody honest was answered in time and in order, nothing was killed, there was room left, and it came up each time."""
+        """Everybody honest was answered in time and in order, nothing was killed, there was room left, it came up each time, and so did each file."""
         return (
             self.honest_answered == self.honest_sent
             and not self.honest_reordered_or_repeated
@@ -77,6 +88,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             and not self.oom_kills
             and max(self.peak_percent.values()) < MOST_PERCENT
             and not self.others_waiting
+            and self.files_back == self.files_sent
+            and (self.gate_mib > 0) == (self.files_sent > 0)
         )
 
 
@@ -93,6 +106,9 @@ class Siege:
         self.peaks: Counter[str] = Counter()
         self.not_ready: Counter[str] = Counter()
         self.restart_seconds: list[float] = []
+        self.gate_mib = 0
+        self.files_sent = 0
+        self.files_back = 0
 
     async def gather(self) -> None:
         """Everybody meets the agent, once it is ready."""
@@ -105,6 +121,8 @@ class Siege:
         for number in range(LONG_WRITERS + 1):
             person = await make_person(self._relay_url, f"writer-{number}")
             self.writers[person] = await person.meet(self._agent_id)
+        self._filer = await make_person(self._relay_url, "filer")
+        self._filers = await self._filer.meet(self._agent_id)
         for name in ("mallory", "pinger"):
             hostile = await make_hostile_person(self._relay_url, name)
             self.hostile[hostile] = await hostile.meet(self._agent_id)
@@ -112,7 +130,7 @@ class Siege:
     @property
     def everybody(self) -> list[Person]:
         """All who are connected."""
-        return [*self.honest, *self.writers, *self.hostile]
+        return [*self.honest, *self.writers, *self.hostile, self._filer]
 
     async def talk(self, seconds: float) -> None:
         """The honest people, one or another of them at a time."""
@@ -121,6 +139,17 @@ class Siege:
             await trio.sleep_until(began + number / HONEST_RATE)
             person = random.choice(people)
             await person.say(self.honest[person], f"question {number}")
+
+    async def send_files(self, count: int, size_bytes: int, seconds: float) -> None:
+        """One person sends a file, and the next when it has come back; each is waited for so long."""
+        for number in range(count):
+            content = number.to_bytes(4, "big") * (size_bytes // 4)
+            before = len(self._filer.files)
+            await self._filer.send_file(self._filers, content, name=f"{number}.bin")
+            self.files_sent += 1
+            await _until(lambda before=before: len(self._filer.files) > before, seconds)  # type: ignore[misc]
+            back = self._filer.files[before:]
+            self.files_back += len(back) == 1 and await self._filer.read_file(back[0]) == content
 
     async def attack(self, order: Order) -> None:
         """Everything that the others send, as fast as the relay takes it."""
@@ -165,6 +194,7 @@ class Siege:
         while True:
             for name, group in self.agent.groups.items():
                 self.peaks[name] = max(self.peaks[name], group.memory_mib())
+            self.gate_mib = max(self.gate_mib, self.agent.gate_mib())
             await trio.sleep(LOOK_SECONDS)
 
     async def watch_readiness(self) -> None:
@@ -225,6 +255,7 @@ async def run(order: Order, folder: Path) -> Outcome:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(siege.talk, order.seconds)
                     nursery.start_soon(siege.attack, order)
+                    nursery.start_soon(siege.send_files, order.files, order.file_mib << 20, FILE_SECONDS)
                     nursery.start_soon(siege.restart, order.restarts, order.seconds / (order.restarts + 1))
                 await _until(lambda: not siege.waits(siege.honest), UNANSWERED_SECONDS)
                 await _until(lambda: not siege.waits(siege.writers), order.drain_seconds)
@@ -255,6 +286,9 @@ def _count(siege: Siege, order: Order, seconds: float) -> Outcome:
         others_sent=others,
         others_answered=others - siege.waits(siege.writers),
         others_waiting=siege.waits(siege.writers),
+        files_sent=siege.files_sent,
+        files_back=siege.files_back,
+        gate_mib=siege.gate_mib,
         seconds=round(seconds, 1),
         not_ready=dict(siege.not_ready.most_common(MOST_REASONS)),
     )

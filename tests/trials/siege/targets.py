@@ -2,10 +2,11 @@
 
 | target | what runs in which limit | from |
 | --- | --- | --- |
-| small | keeper, supervisor, two workers and the private Redis in 256 MiB | docs/deploy/docker.md |
-| systemd | the same in 512 MiB | deploy/systemd/hashee-agent.service |
-| compose | a supervisor and two workers in 512 MiB each, a given Redis of maxmemory 192 MB in 256 MiB | deploy/docker/compose.yaml |
-| kubernetes | two supervisors and two workers in 512 MiB each, the same Redis in 384 MiB | deploy/kubernetes |
+| small | keeper, supervisor, two workers and the private Redis in 256 MiB, where nobody sends a file | docs/deploy/docker.md |
+| small-files | the same and the file gate in 384 MiB | docs/deploy/docker.md |
+| systemd | the same, with the file gate, in 512 MiB | deploy/systemd/hashee-agent.service |
+| compose | a supervisor, two workers and a file gate in 512 MiB each, a given Redis of maxmemory 192 MB in 256 MiB | deploy/docker/compose.yaml |
+| kubernetes | two supervisors, two workers and a file gate in 512 MiB each, the same Redis in 384 MiB | deploy/kubernetes |
 """
 
 import base64
@@ -20,8 +21,10 @@ import redis
 import trio
 
 from bench._limits import Limits, limits
+from bus.files.proofs import FilesKey
 from bus.records.sealing import StoreKeys
 from host.embedded import find_server
+from host.proc import command_line, rss_bytes
 from sandbox.api import AgentAccount
 from sandbox.children import running
 from sandbox.stage import agent_environment, free_port
@@ -32,22 +35,26 @@ STOP_SECONDS = 60.0
 START_POLL_SECONDS = 0.05
 PLENTY_OF_CPUS = 2.0  # memory is what is tried here
 HANDLER = "tests.trials.siege.handlers:agent"
+GATE = "files"
+GATE_TITLE = b"hashee-agent: files"
 HASHEE_AGENT = (sys.executable, "-m", "supervisor")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table above. `redis_mib` 0: the private Redis, beside everything else."""
+    """One row of the table above. `redis_mib` 0: the private Redis, beside everything else. `has_files`: somebody sends files."""
 
     name: str
     agent_mib: int
     redis_mib: int = 0
     supervisors: int = 1
     workers: int = 2
+    has_files: bool = True
 
 
 TARGETS = (
-    Target("small", 256),
+    Target("small", 256, has_files=False),
+    Target("small-files", 384),
     Target("systemd", 512),
     Target("compose", 512, redis_mib=256),
     Target("kubernetes", 512, redis_mib=384, supervisors=2),
@@ -77,6 +84,7 @@ class Besieged:
             self.pages = [page]
             return
         await self._start_redis()
+        await self._begin(GATE, [*HASHEE_AGENT, "files"], self._gate_environment(), has_page=False)
         for number in range(target.workers):
             name = f"worker-{number}"
             command = [*HASHEE_AGENT, "worker"]
@@ -130,11 +138,23 @@ class Besieged:
             while not _answers(socket):
                 await trio.sleep(START_POLL_SECONDS)
 
+    def gate_mib(self) -> int:
+        """What the file gate holds now; 0 where none runs."""
+        pids = [pid for group in self.groups.values() for pid in group.pids()]
+        return sum(rss_bytes(pid) for pid in pids if _title_of(pid) == GATE_TITLE) >> 20
+
     def _worker_environment(self) -> dict[str, str]:
-        secret = base64.b64decode(self.environment["HASHEE_STORE_KEY"])
-        bus_key = StoreKeys.derive(secret).bus.export()
-        kept = {name: value for name, value in self.environment.items() if name != "HASHEE_STORE_KEY"}
-        return {**kept, "HASHEE_BUS_KEY": base64.b64encode(bus_key).decode()}
+        return {**self._without_store_key(), "HASHEE_BUS_KEY": base64.b64encode(self._bus_key()).decode()}
+
+    def _gate_environment(self) -> dict[str, str]:
+        key = FilesKey.of_bus_key(self._bus_key()).export()
+        return {**self._without_store_key(), "HASHEE_FILES_KEY": base64.b64encode(key).decode()}
+
+    def _without_store_key(self) -> dict[str, str]:
+        return {name: value for name, value in self.environment.items() if name != "HASHEE_STORE_KEY"}
+
+    def _bus_key(self) -> bytes:
+        return StoreKeys.derive(base64.b64decode(self.environment["HASHEE_STORE_KEY"])).bus.export()
 
 
 @asynccontextmanager
@@ -145,10 +165,13 @@ async def besieged(target: Target, folder: Path, relay_url: str, account: AgentA
         names = [("redis", target.redis_mib)]
         names += [(f"supervisor-{number}", target.agent_mib) for number in range(target.supervisors)]
         names += [(f"worker-{number}", target.agent_mib) for number in range(target.workers)]
+        names += [(GATE, target.agent_mib)]
     environment = agent_environment({**os.environ}, relay_url, account, folder, 0)
     environment |= {"HASHEE_HANDLER": HANDLER, "HASHEE_LOG_FORMAT": "json"}
     if target.redis_mib:
         environment["HASHEE_STORE_KEY"] = base64.b64encode(os.urandom(32)).decode()
+        gate = f"127.0.0.1:{free_port()}"
+        environment |= {"HASHEE_FILES_LISTEN": gate, "HASHEE_FILES_URL": f"http://{gate}"}
     with ExitStack() as stack:
         groups = {
             name: stack.enter_context(limits(f"hashee-siege-{target.name}-{name}", cpus=PLENTY_OF_CPUS, memory_mib=mib))
@@ -161,6 +184,14 @@ async def besieged(target: Target, folder: Path, relay_url: str, account: AgentA
         finally:
             with trio.CancelScope(shield=True):
                 await made.stop()
+
+
+def _title_of(pid: int) -> bytes:
+    """What a process calls itself; nothing where it is gone."""
+    try:
+        return command_line(pid).strip(b"\0 ")
+    except OSError:
+        return b""
 
 
 def _answers(socket: Path) -> bool:
