@@ -42,7 +42,7 @@ FILE_FAILURES = frozenset(
             "file_not_text",
         ),
         *("file_daily_limit", "file_refused", "files_off", "files_unreachable", "spool_full", "spool_unusable"),
-        *("file_not_saved", "bad_file"),
+        *("file_not_saved", "bad_file", "spool_spoiled"),
     }
 )
 """What workers say of files that failed (workers/files/files.py)."""

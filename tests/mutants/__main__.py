@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from tests.mutants.bus import BUS
 from tests.mutants.crypto import CRYPTO
+from tests.mutants.files import FILES
 from tests.mutants.model import THREADS
 from tests.mutants.mutant import Mutant, Part
 from tests.mutants.run import Outcome, complaint, fates, unchanged_copy
 from tests.mutants.supervisor import SUPERVISOR
 
-PARTS = (CRYPTO, BUS, SUPERVISOR, THREADS)
+PARTS = (CRYPTO, BUS, SUPERVISOR, THREADS, FILES)
 
 
 def main(names: Sequence[str]) -> int:

@@ -49,11 +49,12 @@ def files_said(payload: Mapping[str, object], attachments: Sequence[Mapping[str,
 
 
 def file_named(value: object, attachments: Sequence[Mapping[str, object]]) -> FileSaid | None:
-    """Returns the file that the value of a form's field is: an entry as in `attachments`, or the id of one there. None for what is none."""
+    """Returns the file that the value of a form's field names: an entry as in `attachments`, or the id of one there. None where it is no name."""
     about = value if isinstance(value, dict) else {}
     named = about.get("attachment_id") if about else value
-    entry = (_by_id(attachments).get(named) or _whole(about)) if isinstance(named, str) else None
-    return None if entry is None or not isinstance(named, str) else _said(named, {}, entry)
+    if not isinstance(named, str):
+        return None
+    return _said(named, {}, _by_id(attachments).get(named) or _whole(about))
 
 
 def _whole(about: Mapping[str, object]) -> Mapping[str, object] | None:

@@ -11,11 +11,14 @@ from prometheus_client import disable_created_metrics, enable_created_metrics, g
 from bus.views.backlog import Backlog
 from supervisor.observe import gauges
 from supervisor.observe.gauges import ALL_GAUGES, Gauges
-from supervisor.observe.metrics import Metrics
+from supervisor.observe.metrics import FILE_FAILURES, Metrics
 from tests.bus.builders import CONVERSATION, Bus, open_bus, open_worker
 from tests.redis_server import redis_server
 from tests.trials.deploy.metrics_page import PAGE, page
 from tests.waiting import waiting_for
+from workers.errors import FileBroken, FileError
+from workers.files.files import SPOILED
+from workers.files.reading import CHANGED, PAYLOAD, SIZE
 
 SEED_NAMES = (
     "hashee_connection_status",
@@ -75,6 +78,12 @@ def test_a_gauge_that_was_not_measured_is_not_shown() -> None:
 
 
 @pytest.mark.pure
+def test_each_reason_of_a_file_that_failed_is_counted_by_its_name() -> None:
+    broken = {f"{FileBroken.reason}_{why}" for why in (CHANGED, SIZE, PAYLOAD)}
+    others = {kind.reason for kind in FileError.__subclasses__() if kind is not FileBroken}
+    assert {*broken, *others, SPOILED} == FILE_FAILURES
+
+
 def test_tokens_of_an_unknown_kind_and_of_too_many_models_are_other() -> None:
     metrics = Metrics()
     for number in range(30):

@@ -1,5 +1,6 @@
 """Files in a conversation, as a handler sees them: what people send, and what it sends."""
 
+import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -119,6 +120,7 @@ async def test_a_file_is_saved_at_once_or_not_at_all(tmp_path: Path) -> None:
     [reply] = await chat.send_file(b"after", name="../notes.md")
     assert reply.text == str(tmp_path / "notes.md")
     assert (tmp_path / "notes.md").read_bytes() == b"after"
+    assert stat.S_IMODE((tmp_path / "notes.md").stat().st_mode) == 0o600
     broken = {"attachments": [], "type": "file", "attachment_id": "file-1", "filename": "notes.md"}
     with pytest.raises(FileBroken):
         await chat.send(broken)
@@ -484,6 +486,29 @@ async def test_an_update_of_a_media_card_uploads_what_is_new_once() -> None:
     assert sent_files(chat) == 4
     assert await chat.run_again() == []
     assert sent_files(chat) == 4
+
+
+async def test_a_card_whose_second_file_fails_uploads_its_first_once() -> None:
+    """That it was uploaded stands in the journal, before anything of the card is said."""
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def send(chat: Chat, job: Job) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            await trio.lowlevel.checkpoint()
+            yield b"x"
+            if job.attempt == 1:
+                raise RuntimeError
+
+        await chat.reply(Media([Image(PNG), Video(pieces(), name="b.mp4")]))
+
+    chat = conversation(agent)
+    with pytest.raises(RuntimeError):
+        await chat.say("go")
+    assert sent_files(chat) == 1
+    [card] = await chat.run_again()
+    assert [chat.content_of(card, number) for number in range(2)] == [PNG, b"x"]
+    assert sent_files(chat) == 2
 
 
 async def test_the_update_names_what_it_shows_and_how_that_is_opened() -> None:

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.pure
         ("name.", "name"),
         ("name. . .", "name"),
         ("-rf", "_rf"),
+        (".-rf", "_rf"),
         ("a<b>c:d|e?.txt", "a_b_c_d_e_.txt"),
         ("CON", "_CON"),
         ("nul.tar.gz", "_nul.tar.gz"),

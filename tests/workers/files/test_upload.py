@@ -346,15 +346,30 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             await Uploads(folder).send(File(b"one", **NAMED))
 
 
+async def test_a_way_to_a_folder_elsewhere_is_no_spool(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "spool").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SpoolUnusable, match="no folder of this user's own"):
+        await Uploads(tmp_path / "spool").send(File(b"one", **NAMED))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+async def test_a_spool_that_others_may_read_is_closed_to_them(uploads: Uploads) -> None:
+    uploads.folder.mkdir()
+    uploads.folder.chmod(0o755)
+    await uploads.send(File(b"one", **NAMED))
+    assert stat.S_IMODE(uploads.folder.stat().st_mode) == 0o700
+
+
 async def test_a_file_that_changes_while_it_is_read_is_not_sent(tmp_path: Path, uploads: Uploads) -> None:
     path = tmp_path / "log.txt"
-    for after in (b"longer than it was", b"s"):
+    for after, says in ((b"longer than it was", "has grown"), (b"s", "has shrunk")):
         path.write_bytes(b"first")
         file = File(path)
         source = file.source()
         path.write_bytes(after)
         file.source = lambda source=source: source  # type: ignore[method-assign, misc]
-        with pytest.raises(BadFile, match="while it was read"):
+        with pytest.raises(BadFile, match=f"{says} while it was read"):
             await uploads.send(file)
         assert uploads.left == []
         assert "confirm" not in uploads.gate.calls
