@@ -439,15 +439,16 @@ local function start_first_placed()
 end
 
 -- Starts the next job of the mailbox, or lets the conversation rest, after the job of `entry` has ended. If they are known: `has_reply`, whether a
--- reply is under way; `load` and `has_placed`, the conversation's fields, false for none. `version`: of what is kept now (`add_new_job`).
-local function start_next_job(entry, has_reply, load, has_placed, version)
+-- reply is under way; `load` and `has_placed`, the conversation's fields, false for none. `row`: fields that say what is kept now, `began` among them
+-- (`add_new_job`).
+local function start_next_job(entry, has_reply, load, has_placed, row)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
   if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop', 'waited')
-  if version then redis.call('HSET', CONVERSATION, 'began', version) end
+  if row then redis.call('HSET', CONVERSATION, unpack(row)) end
   if has_placed and start_first_placed() then return end
   if redis.call('EXISTS', MAILBOX, PARKED) > 0 and start_waiting_job() then return end
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
@@ -784,15 +785,12 @@ local function exchanged_ms(record)
   return tonumber(string.match(part_of(record, 4), '^%d+') or 0)
 end
 
--- Counts an exchange that comes (`sign` 1) or goes (-1): in its conversation, and on its day, so that what has expired with its key is not counted for ever.
--- -> the conversation's bytes
+-- Counts an exchange that comes (`sign` 1) or goes (-1) on its day, so that what has expired with its key is not counted for ever; in its
+-- conversation it is counted by the field `history`.
 local function count_exchange(histories, record, sign)
   local bytes = string.format('%d', sign * size_of(record)) -- a text: Redis prints a number of Lua's at some cost
   local day = string.format('%d', math.floor(exchanged_ms(record) / 86400000))
-  local mine = redis.call('HINCRBY', CONVERSATION, 'history', bytes)
-  if mine <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
   if redis.call('HINCRBY', histories, day, bytes) <= 0 then redis.call('HDEL', histories, day) end
-  return mine
 end
 
 -- -> bytes of all histories, and their bound (nil for none)
@@ -816,29 +814,33 @@ local function oldest_ms(history)
 end
 
 -- Two exchanges stay. Of more the oldest goes while there are too many, it is too old, or the conversation has more than its share (as has_room).
--- The conversation says when its oldest ended (`history_from`): looking at that one each time took as long as all else here. Where a former version,
--- which does not write it, has taken the oldest away it is too early, and one is looked at in vain. -> how many there are now
-local function keep_exchange(history, histories, record)
+-- The conversation says how many bytes there are (`history`), and when the oldest ended and the expiry was moved (`history_from`): looking at the
+-- oldest each time took as long as all else here. What a former version has left there has one time, and the oldest is looked at; where one has taken
+-- the oldest away and left the time it is too early, and one is looked at in vain.
+-- `had`, `noted`: these fields. -> how many there are now, and what these fields are to be: they are written with the job's end (start_next_job)
+local function keep_exchange(history, histories, record, had, noted)
   local length = redis.call('RPUSH', history, record)
-  local noted = length > 1 and redis.call('HGET', CONVERSATION, 'history_from')
-  if length == 1 then redis.call('HDEL', CONVERSATION, 'history') end -- what was there has expired
-  redis.call('PEXPIRE', history, '2592000000')
-  local mine = count_exchange(histories, record, 1)
   local now = now_ms()
+  local from, moved = string.match(length > 1 and noted or '', '^(%d+) (%d+)$') -- of one alone: what was there has expired
+  if not moved or math.abs(now - moved) > 3600000 then
+    redis.call('PEXPIRE', history, '2592000000')
+    moved = string.format('%d', now)
+  end
+  count_exchange(histories, record, 1)
+  local mine = size_of(record) + (length > 1 and tonumber(had or 0) or 0)
   local total, most = bytes_of_histories(histories, now)
-  local from = tonumber(noted or nil) or (length > 1 and oldest_ms(history)) or exchanged_ms(record)
+  from = tonumber(from) or (length > 1 and oldest_ms(history)) or exchanged_ms(record)
   local function goes()
     return length > 2 and (length > 100 or mine > 262144 or (most and mine > (most - total) / 4) or from < now - 2592000000)
   end
   if from < now - 2592000000 then from = oldest_ms(history) end
   while goes() do
     local oldest = redis.call('LPOP', history)
-    mine, total, length = count_exchange(histories, oldest, -1), total - size_of(oldest), length - 1
+    count_exchange(histories, oldest, -1)
+    mine, total, length = mine - size_of(oldest), total - size_of(oldest), length - 1
     from = oldest_ms(history)
   end
-  from = string.format('%d', from)
-  if from ~= noted then redis.call('HSET', CONVERSATION, 'history_from', from) end
-  return length
+  return length, string.format('%d', mine), string.format('%d ', from) .. moved
 end
 
 local function forget_history(history, histories)
@@ -897,7 +899,7 @@ end
 
 -- The effects of a job's end (settle.lua) that few jobs have, in a function of their own: what only they need is made only where there is one.
 -- -> { refused: by op, where it depends: -> why it may not be written, or nil; write: by op }
-local function seldom_effects(waits, state, history, histories, timers, alarms, cards, store)
+local function seldom_effects(state, history, histories, waits, timers, alarms, cards, store)
   local more, more_waits = { keys = 0, bytes = 0 }, { bytes = 0 } -- in the store; of all waits
   local refused = {
     wait = function(id, record) return wait_has_no_room(waits, id, record, more_waits) end,

@@ -218,8 +218,8 @@ class KeptLately:
 
     def _grow(self, read: KeptRead, gone: int, came: list[Exchange], last: bytes) -> None:
         """Makes a new list: whoever has read the former one has that."""
-        went = read.exchanges[:gone]
-        read.exchanges = [*read.exchanges[gone:], *came]
+        went, stay = (read.exchanges[:gone], read.exchanges[gone:]) if gone else ([], read.exchanges)
+        read.exchanges = [*stay, *came]
         read.size += _size_of(came) - _size_of(went)
         read.has_lost = read.has_lost or gone > 0
         read.last = last

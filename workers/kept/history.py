@@ -206,9 +206,19 @@ def encode_exchange(turns: Sequence[Turn]) -> bytes:
     return msgspec.msgpack.encode([_cut(_with_files(turn, most_files), most) for turn in turns])
 
 
-def decode_exchange(body: bytes) -> list[Turn]:
+class Exchanged(list[Turn]):
+    """The turns of a job as they were kept. `has_grants`: something was approved for a day in one of them, or before."""
+
+    __slots__ = ("has_grants",)
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        super().__init__(turns)
+        self.has_grants = any(turn.tools or turn.grants for turn in self)
+
+
+def decode_exchange(body: bytes) -> Exchanged:
     """Decodes the turns of a job. Raises msgspec.DecodeError."""
-    return _EXCHANGE.decode(body)
+    return Exchanged(_EXCHANGE.decode(body))
 
 
 _EXCHANGE = msgspec.msgpack.Decoder(list[Turn])

@@ -58,6 +58,7 @@ class Keeping:
         self._history: History | None = None
         self._read: Sequence[Exchange] | None = None
         self._seen = (journal or {}).get(HISTORY)
+        self._has_grants = False
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
         self.store = StoreRun(job, keeper)
@@ -119,7 +120,9 @@ class Keeping:
 
         def opened() -> list[Turn]:
             opened_exchanges = self._keeper.open_exchanges(self._job, exchanges, decode_exchange, until=until)
-            return list(chain.from_iterable(opened_exchanges))[-MOST_TURNS:]
+            self._has_grants = any(exchange.has_grants for exchange in opened_exchanges)
+            turns = list(chain.from_iterable(opened_exchanges))
+            return turns if len(turns) <= MOST_TURNS else turns[-MOST_TURNS:]
 
         return History(open_turns=opened)
 
@@ -199,7 +202,7 @@ class Keeping:
         turns += [*self._said.values(), *(turn for place, turn in self._noted.items() if place not in self._said)]
         if not turns:
             return []
-        grants = [] if self._history is None or not self._history.is_open else carried_on(self._history, _now_ms())
+        grants = carried_on(self._history, _now_ms()) if self._history is not None and self._has_grants else []
         if grants:
             turns[-1] = msgspec.structs.replace(turns[-1], grants=grants)
         return [self._keeper.exchange_effect(self._job, _now_ms(), encode_exchange(turns))]

@@ -10,7 +10,7 @@ TYPED = (
         "bus/steps/opened.py", ("tests/bus/steps/test_opened.py",),
         ("what_was_read_is_known_by_its_last", "if read is None or read.last not in records:\n            return None\n        at = records.index(read.last)", "if read is None:\n            return None\n        at = 0"),
         ("what_stands_before_the_last_is_known", "        if gone < 0:\n            return None\n", ""),
-        ("what_has_gone_is_not_there", "[*read.exchanges[gone:], *came]", "[*read.exchanges, *came]"),
+        ("what_has_gone_is_not_there", "[*stay, *came]", "[*went, *stay, *came]"),
         ("what_is_full_loses_its_oldest", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = read.has_lost"),
         ("what_has_lost_loses_more", "may_lose = read.has_lost or known >= MOST_EXCHANGES", "may_lose = known >= MOST_EXCHANGES"),
         ("what_was_read_has_a_bound", "if self._bytes + weight <= self.most_bytes:", "if True:"),
