@@ -73,7 +73,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
     `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words. `grants`: what was approved for a day
     earlier, and is carried on so that it does not go with the turn in which it was. `attachments`, `shows`: how its files are opened, and what its
-    payload says of its own one (PROTOCOL §5.9), for a message that quotes it.
+    payload says of its own one (PROTOCOL §5.9), for a message that quotes it. Nothing of it can be changed: the runs of a worker share it.
     """
 
     role: Literal["user", "assistant"]
@@ -83,9 +83,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message_id: str = ""
     at_ms: int = 0
     is_cut: bool = False
-    tools: list[ToolUse] = []
-    grants: list[Grant] = []
-    attachments: list[Payload] = []
+    tools: tuple[ToolUse, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    attachments: tuple[Payload, ...] = ()
     shows: Payload = {}
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ def turn_of(message: InboundMessage, at_ms: int) -> Turn:
         sender_name=message.sender_display_name or "",
         message_id=message.message_id,
         at_ms=at_ms,
-        attachments=[one for one in message.attachments[:MOST_TURN_FILES] if _is_short(one)],
+        attachments=tuple(one for one in message.attachments[:MOST_TURN_FILES] if _is_short(one)),
         shows=_shows(message.payload) if message.attachments else {},
     )
 
@@ -233,7 +233,7 @@ def _with_files(turn: Turn, most: int) -> Turn:
 def _cut(turn: Turn, most_bytes: int) -> Turn:
     if turn.tools:
         most = min(MOST_TOOL_BYTES, most_bytes // (2 * len(turn.tools)))
-        return msgspec.structs.replace(turn, tools=[_cut_use(use, most) for use in turn.tools])
+        return msgspec.structs.replace(turn, tools=tuple(_cut_use(use, most) for use in turn.tools))
     if len(turn.text) * 4 <= most_bytes or len(whole := turn.text.encode()) <= most_bytes:
         return turn
     return msgspec.structs.replace(turn, text=whole[:most_bytes].decode(errors="ignore"), is_cut=True)

@@ -144,7 +144,7 @@ class Keeping:
     def said_tools(self, name: str, uses: Sequence[ToolUse]) -> None:
         """Hears which tools a turn of the model has called, and what came of it: all of them are kept together."""
         if self.has_history:
-            self._said.setdefault(name, Turn(role="assistant", text="", tools=list(uses), at_ms=_now_ms()))
+            self._said.setdefault(name, Turn(role="assistant", text="", tools=tuple(uses), at_ms=_now_ms()))
 
     def answered(self, name: str, question: Reply, said: Payload | None, sender_id: str = "") -> None:
         """Hears of a question that an earlier run has asked, and what was answered to it (None: nothing): both are said in this thread."""
@@ -204,7 +204,7 @@ class Keeping:
             return []
         grants = carried_on(self._history, _now_ms()) if self._history is not None and self._has_grants else []
         if grants:
-            turns[-1] = msgspec.structs.replace(turns[-1], grants=grants)
+            turns[-1] = msgspec.structs.replace(turns[-1], grants=tuple(grants))
         return [self._keeper.exchange_effect(self._job, _now_ms(), encode_exchange(turns))]
 
 

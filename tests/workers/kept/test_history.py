@@ -11,6 +11,7 @@ from workers.kept.history import (
     MOST_TURN_BYTES,
     MOST_TURN_FILES,
     History,
+    ToolUse,
     Turn,
     decode_exchange,
     encode_exchange,
@@ -107,10 +108,19 @@ def test_how_files_are_opened_is_kept_in_bounds() -> None:
     assert [one["attachment_id"] for one in turn.attachments] == [f"file-{at}" for at in range(MOST_TURN_FILES)]
     assert (turn.shows["type"], len(str(turn.shows["alt"])), "thumbnail" in turn.shows) == ("image", 500, False)
     assert decode_exchange(encode_exchange([turn]))[0].attachments == turn.attachments
-    assert with_files(3, filename="x" * MOST_FILE_BYTES).attachments == []
+    assert with_files(3, filename="x" * MOST_FILE_BYTES).attachments == ()
     several = decode_exchange(encode_exchange([with_files(MOST_TURN_FILES, at_ms) for at_ms in range(8)]))
     assert sum(len(one.attachments) for one in several) == MOST_EXCHANGE_FILES
     assert {len(one.attachments) for one in several} == {MOST_EXCHANGE_FILES // 8}
+
+
+def test_a_handler_changes_nothing_of_a_turn_that_later_runs_are_given() -> None:
+    """What is decoded once is shared by all runs of a worker (bus/steps/opened.py)."""
+    use = ToolUse(name="weather", arguments="{}", result="rain")
+    for turn in (Turn(role="user", text=""), msgspec.structs.replace(with_files(2), tools=(use,))):
+        [decoded] = decode_exchange(encode_exchange([turn]))
+        assert decoded == turn
+        assert [type(one) for one in (decoded.tools, decoded.grants, decoded.attachments)] == [tuple] * 3
 
 
 def test_a_history_is_a_sequence_that_a_model_takes() -> None:
