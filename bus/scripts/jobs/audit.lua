@@ -10,6 +10,7 @@ local BEHIND = KEYS[OWN]
 local has_placed = redis.call('EXISTS', PLACED) == 1
 if lost or (entry == 'due' and not state[3]) or (not entry and redis.call('ZCARD', MAILBOX) > 0) then
   redis.call('ZREM', DUE, CONVERSATION_ID)
+  if lost then redis.call('XACK', JOBS, JOBS_GROUP, entry) end -- who has it still is fenced: what is here is the next job's now
   note('lost', '', CONVERSATION_ID)
   for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, 'lost', 1, 1) end -- these are still there
   start_next_job(entry or '')

@@ -10,7 +10,7 @@ import pytest
 
 from bus.records.keys import JOBS_GROUP
 from bus.records.records import Job
-from bus.steps.job_steps import Failed, Finished
+from bus.steps.job_steps import Emitted, Failed, Finished
 from bus.steps.thread_steps import Effect
 from bus.transport.client import Commands
 from bus.transport.lua import Argument
@@ -215,6 +215,28 @@ async def test_what_a_hung_run_reads_behind_its_end_is_not_taken_for_what_it_was
     job = await company.taken("a")
     assert job.version == lost.version != ""
     assert await company.reads("a", job) == (b"1", [b"1"])
+
+
+async def test_a_run_whose_entry_was_taken_out_of_redis_writes_nothing_beside_the_next_one(company: Company) -> None:
+    """The audit has begun the next job meanwhile: what is kept, and that job, are no longer the first one's."""
+    await company.leaves("a", await company.job("a"), b"1", "state", "exchange")
+    lost = await company.job("a")
+    await company.reads("a", lost)
+    await company.says()
+    company.redis.client.ask("XDEL", company.redis.keys.jobs, lost.entry_id)
+    store = company.talk.supervisor.store
+    assert await company.talk.supervisor.recovery.audit(await store.now_ms() + 1) == 1
+    job = await company.taken("b")
+    await company.reads("b", job)
+    steps, effects = company.worker("a").steps, await company.effects("a", lost, b"of the lost one", "state")
+    assert await steps.settle(lost, "done", effects) is Finished.FENCED
+    assert await steps.finish(msgspec.structs.replace(lost, version="")) is Finished.FENCED
+    assert await steps.emit(lost, "0", reply("of the lost one")) is Emitted.FENCED
+    assert await company.reads("b", job) == (b"1", [b"1"])
+    await company.leaves("b", job, b"2", "exchange")
+    job = await company.job("b")
+    assert await company.asks(lambda: company.reads("b", job)) == []
+    assert await company.reads("b", job) == (b"1", [b"1", b"2"])
 
 
 async def test_what_a_former_version_writes_is_seen_beside_supervisors_of_either(company: Company) -> None:

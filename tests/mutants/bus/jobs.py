@@ -308,6 +308,10 @@ OF_JOBS = (
         ("a_message_is_not_placed", "if not record.kind:", "if False:"),
     ),
     *of(
+        script("audit"), ("tests/bus/steps/test_kept_known.py",),
+        ("who_has_what_was_lost_is_fenced", "if lost then redis.call('XACK', JOBS, JOBS_GROUP, entry) end", ""),
+    ),
+    *of(
         script("audit"), ("tests/bus/steps/test_audit.py",),
         ("audit_starts_a_placed_job_that_rests", "elseif not entry and has_placed then", "elseif false then"),
         ("audit_looks_after_placed_jobs_again", "if redis.call('EXISTS', PLACED) == 1 then", "if false then"),
