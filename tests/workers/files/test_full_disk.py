@@ -71,7 +71,11 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
     mounted = f"mount -t tmpfs -o size={ROOM_BYTES} full {tmp_path} && exec "
     script = f"{mounted}{sys.executable} -m tests.workers.files.full_disk {tmp_path}"
     probe = subprocess.run(
-        [unshare, "-Urm", "sh", "-c", f"{mounted}true"], capture_output=True, encoding="utf-8", check=False
+        [unshare, "-Urm", "sh", "-c", f"{mounted}true"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",  # it may speak the locale's language, in its encoding
+        check=False,
     )
     if probe.returncode:
         pytest.skip(f"this machine allows no file system of one's own: {probe.stderr.strip()}")
