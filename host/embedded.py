@@ -108,12 +108,11 @@ def find_server(search_path: str | None = None) -> ServerBinary:
 
 def find_server_of(python: str) -> ServerBinary:
     """Returns what `find_server` finds in the installation of the interpreter `python`. Raises `ServerMissing`."""
-    asked = "from host.embedded import find_server; print(find_server().path)"
+    asked = "import os, sys; from host.embedded import find_server; sys.stdout.buffer.write(os.fsencode(find_server().path))"
     try:
         done = subprocess.run(
             [python, "-P", "-c", asked],
             capture_output=True,
-            encoding="utf-8",
             timeout=VERSION_TIMEOUT_SECONDS,
             check=True,
             env=_environment(os.environ) | {name: os.environ[name] for name in PYTHON_PATH if name in os.environ},
@@ -121,9 +120,10 @@ def find_server_of(python: str) -> ServerBinary:
         )
     except (OSError, subprocess.SubprocessError):
         raise ServerMissing((f"{python}: knows none",)) from None
-    found = _identify(Path(done.stdout.strip()))
+    path = Path(os.fsdecode(done.stdout))
+    found = _identify(path)
     if found is None:
-        raise ServerMissing((f"{done.stdout.strip()}: does not say its version",))
+        raise ServerMissing((f"{path}: does not say its version",))
     return found
 
 

@@ -61,8 +61,7 @@ def _say_in_sandbox(url: str, agent_id: str, canary: str) -> bool:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "sandbox", "say", "--url", url, "--agent", agent_id],
-            input=canary,
-            encoding="utf-8",
+            input=canary.encode(),
             capture_output=True,
             timeout=SAY_SECONDS,
             check=False,
