@@ -1,6 +1,7 @@
 """Files through the whole house: relay, keeper, gate, supervisor, worker and Redis as processes; a person sends one and it comes back."""
 
 import hashlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.files_world import HANDLER, NEEDLE, SECONDS, comes_back, content_of, leaks, spooled
 from tests.waiting import waiting_for
-from tests.world import World, world
+from tests.world import UP, World, world
 
 MIB = 1024 * 1024
 
@@ -85,3 +86,40 @@ async def test_whatever_the_relay_does_to_a_file_it_comes_back_or_is_given_up_by
             await it.api.fault("clear")
             await comes_back(it, content_of(100, 10), "after.txt")
         assert spooled(it.state_dir) == []
+
+
+@pytest.mark.long
+async def test_a_spool_without_room_is_told_and_the_next_file_comes_back(tmp_path: Path) -> None:
+    """The agent's spool is a file system of a mebibyte, in a namespace of its own."""
+    spool = tmp_path / "small"
+    spool.mkdir()
+    room = in_a_namespace(f"mount -t tmpfs -o size={MIB} small {spool}")
+    settings = {"HASHEE_SPOOL_DIR": str(spool / "spool"), "HASHEE_RETRY_SECONDS": "0.05"}
+    async with world(tmp_path, program=(*room, *UP), HASHEE_HANDLER=HANDLER, **settings) as it:
+        [person] = it.people
+        conversation = it.conversations[person]
+        for _ in range(2):
+            before = len(person.transcript.heard(conversation))
+            await person.send_file(conversation, content_of(3 * MIB, 1), name="large.txt")
+            with waiting_for("the apology", SECONDS):
+                await person.transcript.until(
+                    lambda before=before: len(person.transcript.heard(conversation)) > before  # type: ignore[misc]
+                )
+            [said] = person.transcript.heard(conversation)[before:]
+            assert APOLOGY in said.lower()
+            await comes_back(it, content_of(MIB // 4, 2), "small.txt")
+        metrics, log = it.page("/metrics"), it.log()
+    assert 'worker_file_failures_total{direction="out",reason="spool_full"} 4.0' in metrics
+    assert log.count("exception=SpoolFull") == 4
+    assert f"there is no room for a sealed file in {spool}/spool: No space left on device" in log
+    assert log.count("reason=spool_full") == 2
+
+
+def in_a_namespace(does: str) -> tuple[str, ...]:
+    """What stands before a command that is to run where this was done, seen by nobody else; it needs no rights where the machine allows such."""
+    before = ("unshare", "-Urm", "sh", "-c", f'{does} && exec "$@"', "sh")
+    try:
+        subprocess.run((*before, "true"), check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        pytest.skip(f"this machine allows no file system of one's own: {problem}")
+    return before

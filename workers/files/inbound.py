@@ -253,7 +253,10 @@ async def _written(target: Path) -> AsyncIterator[Callable[[bytes], Awaitable[No
         try:
             return await trio.to_thread.run_sync(operation, *arguments)
         except OSError as error:
-            raise FileNotSaved(f"{error.strerror or type(error).__name__} ({target})") from None
+            why = error.strerror or type(error).__name__
+            raise FileNotSaved(
+                f"{why} (in {target.parent})"
+            ) from None  # its name may be a person's word, and this reaches the log
 
     descriptor = await in_disk(_create, part)
     try:

@@ -339,12 +339,12 @@ class _Begun:
 
     async def _said_before(self) -> History | None:
         """Returns what was said before, in which a message that quotes another one is looked for; None where it is not kept, or not needed."""
-        ours = {message.message_id for message in self.run.messages}
-        if self.thread.keeping.has_history and any(
-            message.reply_to is not None and message.reply_to not in ours for message in self.run.messages
-        ):
-            return await self.thread.keeping.history()
-        return None
+        quoted = {message.reply_to for message in self.run.messages if message.reply_to is not None}
+        if not quoted or not self.thread.keeping.has_history:
+            return None
+        if quoted <= {message.message_id for message in self.run.messages}:
+            return None
+        return await self.thread.keeping.history()
 
     def _present(self, said_before: History | None) -> Present:
         """Returns what the functions of this run may ask for."""

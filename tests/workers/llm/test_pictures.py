@@ -8,7 +8,7 @@ import trio
 
 from tests.workers.llm.endpoint import FakeEndpoint, endpoint, events, refusal
 from workers import LLM, Agent, BadReply, BlockingLLM, BlockingMessage, FileBroken, LLMNoPictures, LLMRefused, Message
-from workers.builtin.llm import NO_PICTURES, TOO_LARGE
+from workers.builtin.llm import GONE, NO_PICTURES, TOO_LARGE
 from workers.builtin.llm import agent as builtin
 from workers.llm.failures import is_about_pictures
 from workers.llm.pictures import MOST_PICTURES_BYTES
@@ -76,6 +76,26 @@ async def test_a_picture_beside_a_text_is_shown_too(by_environment: Any) -> None
     content = server.requests[0]["messages"][-1]["content"]
     assert [part["type"] for part in content] == ["text", "image_url"]
     assert content[0]["text"] == "what is it?"
+
+
+async def test_a_picture_that_is_quoted_is_shown_too(by_environment: Any) -> None:
+    async with endpoint(events("A cat."), events("Tom.")) as server:
+        by_environment(server)
+        chat = conversation(builtin)
+        await chat.send_file(PNG, name="cat.png", alt="Tom")
+        await chat.say("what is he called?", quote=chat.message_id)
+    content = server.requests[1]["messages"][-1]["content"]
+    assert content == [{"type": "text", "text": "what is he called?"}, {"type": "image_url", "image_url": {"url": URL}}]
+
+
+async def test_a_picture_that_the_relay_no_longer_has_is_asked_for_again(by_environment: Any) -> None:
+    async with endpoint(events("hm")) as server:
+        by_environment(server)
+        chat = conversation(builtin)
+        entry = {**chat.attach(PNG, name="cat.png"), "attachment_id": "gone"}
+        [reply] = await chat.send({"type": "image", "attachment_id": "gone", "attachments": [entry]})
+    assert reply.text == GONE
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(("status", "words"), REFUSALS)
