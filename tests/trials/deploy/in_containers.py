@@ -18,10 +18,12 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
+from sandbox.people import connected, make_person
 from sandbox.stage import free_port
 from tests.trials.deploy.needs import needing
 from tests.trials.deploy.on_systemd import saw, there
 from tests.trials.deploy.talk import Talk, talking
+from tests.waiting import waiting_for
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/docker/compose.yaml").read_text(encoding="utf-8"))
@@ -31,6 +33,23 @@ PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
 BUILD_LIMITS = ("--ulimit", "nofile=1024:1024")  # more may not be raised in a container of a container
 RUN_LIMITS = (*BUILD_LIMITS, "--ulimit", "nproc=1000:1000")
 PATIENCE_SECONDS = 60
+SPOOL = "/var/lib/hashee-agent/spool"
+HANDLER = """
+from workers import Agent, Chat, File, Message
+
+agent = Agent()
+
+
+@agent.on_message("file")
+async def back(message: Message, chat: Chat):
+    [file] = message.files
+    await chat.reply(File(file.chunks(), name=file.name))
+
+
+@agent.on_message("text")
+async def echo(message: Message, chat: Chat):
+    await chat.reply(f"echo: {message.text}")
+"""
 
 machine_can = needing({name: name for name in ("podman", "runc", "debootstrap")}, as_root=True)
 
@@ -57,6 +76,7 @@ class Services:
     folder: Path
     environment: dict[str, str]
     http_port: int
+    files_port: int
     running: list[Service] = field(default_factory=list)
 
     def start(self, name: str, number: int = 1) -> Service:
@@ -85,7 +105,10 @@ class Services:
 
     def _image_and_command(self, name: str, said: dict[str, Any]) -> list[str]:
         if name != "redis":
-            return ["--user", said["user"], "--env", f"HASHEE_HTTP_PORT={self.http_port}", IMAGE, *said["command"]]
+            ports = {"HASHEE_HTTP_PORT": self.http_port, "HASHEE_FILES_LISTEN": f"127.0.0.1:{self.files_port}"}
+            given = [part for variable, value in ports.items() for part in ("--env", f"{variable}={value}")]
+            app = ["--volume", f"{self.folder}/app:/app:ro"]
+            return ["--user", said["user"], *given, *app, IMAGE, *said["command"]]
         program = podman(
             "run", "--rm", *RUN_LIMITS, "--network=host", "--entrypoint", "python", IMAGE, "-c", FIND_SERVER
         )
@@ -158,19 +181,21 @@ def with_base() -> None:
 def services(folder: Path, talk: Talk) -> Iterator[Services]:
     """The secrets as files that uid 10001 alone can read, and every container gone in the end."""
     store_key = base64.b64encode(os.urandom(32)).decode()
-    port = free_port()
+    port, files_port = free_port(), free_port()
     environment = {
         "HASHEE_AGENT_ID": talk.agent_id,
         "HASHEE_BASE_URL": talk.settings["HASHEE_BASE_URL"],
         "HASHEE_REDIS_URL": f"redis://127.0.0.1:{port}/0",
-        "HASHEE_HANDLER": "workers.builtin.echo:agent",
+        "HASHEE_HANDLER": "my_agent:agent",
+        "HASHEE_FILES_URL": f"http://127.0.0.1:{files_port}",
     }
     values = {
         "agent_token": talk.settings["HASHEE_AGENT_TOKEN"],
         "x25519_private_base64": talk.settings["HASHEE_X25519_PRIVATE_BASE64"],
         "ed25519_private_base64": talk.settings["HASHEE_ED25519_PRIVATE_BASE64"],
         "store_key": store_key,
-        "bus_key": bus_key_of(talk, store_key),
+        "bus_key": key_of("bus", talk, store_key),
+        "files_key": key_of("files", talk, store_key),
     }
     for part in (folder, folder.parent, folder.parent.parent, folder.parent.parent.parent):
         part.chmod(0o711)
@@ -180,7 +205,9 @@ def services(folder: Path, talk: Talk) -> Iterator[Services]:
         path.write_text(value, encoding="utf-8")
         os.chown(path, 10001, 10001)
         path.chmod(0o400)
-    made = Services(folder, environment, free_port())
+    (folder / "app").mkdir(mode=0o755)
+    (folder / "app" / "my_agent.py").write_text(HANDLER, encoding="utf-8")
+    made = Services(folder, environment, free_port(), files_port)
     try:
         yield made
     except BaseException:
@@ -197,8 +224,8 @@ def services(folder: Path, talk: Talk) -> Iterator[Services]:
         subprocess.run([*PODMAN, "volume", "rm", "--force", *volumes], capture_output=True, check=False)
 
 
-def bus_key_of(talk: Talk, store_key: str) -> str:
-    """As the docs say: `hashee-agent keys bus` with the supervisor's settings."""
+def key_of(name: str, talk: Talk, store_key: str) -> str:
+    """As the docs say: `hashee-agent keys bus`, and `keys files`, with the supervisor's settings."""
     environment = {
         **os.environ,
         **talk.settings,
@@ -207,9 +234,9 @@ def bus_key_of(talk: Talk, store_key: str) -> str:
     }
     program = str(ROOT / ".venv/bin/hashee-agent")
     done = subprocess.run(
-        [program, "keys", "bus"], env=environment, capture_output=True, text=True, check=True, encoding="utf-8"
+        [program, "keys", name], env=environment, capture_output=True, text=True, check=True, encoding="utf-8"
     )
-    return done.stdout.strip().removeprefix("HASHEE_BUS_KEY=")
+    return done.stdout.strip().removeprefix(f"HASHEE_{name.upper()}_KEY=")
 
 
 async def everything_in_one(made: Services, talk: Talk) -> None:
@@ -253,12 +280,14 @@ async def everything_in_one(made: Services, talk: Talk) -> None:
 
 
 async def in_parts(made: Services, talk: Talk) -> None:
-    """The three services of compose.yaml; a worker and the supervisor are killed, and come back."""
+    """The services of compose.yaml; a worker and the supervisor are killed, and come back. A file goes through gate and spool."""
     await there(made.start, "redis")
+    files = await there(made.start, "files")
     workers = [await there(made.start, "worker", number) for number in (1, 2)]
     supervisor = await there(made.start, "supervisor")
     answered = await talk.converse("to the services")
     saw("in parts", first_answer_after=f"{answered:.1f}", memory=await there(memory, supervisor))
+    await a_file_comes_back(talk, files, workers)
     for service in (workers[0], supervisor):
         await talk.say(f"while {service.name} is killed")
         await there(podman, "kill", "--signal", "KILL", service.container)
@@ -268,6 +297,24 @@ async def in_parts(made: Services, talk: Talk) -> None:
     took = await there(partial(made.end, supervisor, seconds=60))
     assert json.loads(await there(podman, "inspect", supervisor.container))[0]["State"]["ExitCode"] == 0
     saw("supervisor stopped", seconds=f"{took:.1f}")
+
+
+async def a_file_comes_back(talk: Talk, files: Service, workers: list[Service]) -> None:
+    """Somebody else's, by the file gate; it waits in the volume that the workers share."""
+    content = os.urandom(1 << 20) * 20
+    ben = await make_person(talk.settings["HASHEE_BASE_URL"], "Ben")
+    conversation = await ben.meet(talk.agent_id)
+    began = time.monotonic()
+    async with connected(ben):
+        await ben.send_file(conversation, content, name="twenty.bin")
+        with waiting_for("the file to come back", PATIENCE_SECONDS):
+            await ben.transcript.until(lambda: len(ben.files) == 1)
+        assert await ben.read_file(ben.files[0]) == content
+    saw("a file of 20 MB", back_after=f"{time.monotonic() - began:.1f}", gate=await there(memory, files))
+    for worker in workers:
+        spool = await there(podman, "exec", worker.container, "stat", "-c", "%u %a", SPOOL)
+        assert spool.strip() == "10001 700"
+        assert "sealed" not in await there(podman, "exec", worker.container, "ls", SPOOL), "it was sent"
 
 
 def memory(service: Service) -> str:

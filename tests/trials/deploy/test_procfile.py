@@ -11,7 +11,7 @@ import trio
 from sandbox.children import running
 from sandbox.stage import free_port
 from tests.redis_server import redis_server
-from tests.trials.deploy.in_containers import bus_key_of
+from tests.trials.deploy.in_containers import key_of
 from tests.trials.deploy.talk import talking
 from tests.waiting import waiting_for
 
@@ -32,7 +32,7 @@ async def test_supervisor_and_three_workers_run_by_the_procfile(tmp_path: Path) 
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "HASHEE_STATE_DIR": str(tmp_path / "state"),
                 "HASHEE_STORE_KEY": store_key,
-                "HASHEE_BUS_KEY": bus_key_of(talk, store_key),
+                "HASHEE_BUS_KEY": key_of("bus", talk, store_key),
                 "HASHEE_LOG_FORMAT": "console",
                 "REDIS_URL": url,
                 "PORT": str(port),
