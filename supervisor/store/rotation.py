@@ -16,7 +16,7 @@ from bus.records.keys import Keys
 from bus.steps.seal import Rotation, StoreSeal
 from bus.transport.client import Commands, RedisClient
 from bus.transport.clock import redis_ms
-from bus.transport.wire import ConnectionReplaced
+from bus.transport.wire import RedisUnavailable
 from bus.whole.reseal import Resealer, Tally
 from host.private_files import sync_folder, write_new
 from supervisor.settings.secrets import (
@@ -134,7 +134,7 @@ class StoreRotation:
         here = client.on_connection(client.connects)
         try:
             rotated = await self._turn(here, names, pending, new, leave_unreadable=leave_unreadable)
-        except ConnectionReplaced as problem:
+        except RedisUnavailable as problem:
             problem.add_note(RUN_AGAIN)
             raise
         await make_durable()

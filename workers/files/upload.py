@@ -9,6 +9,7 @@ Nothing waits for the disk: bytes of the spool that a power cut has spoiled have
 A key and nonce prefix seal one content once: whatever is sealed again is sealed under fresh ones, and what is sent again are the same bytes.
 """
 
+import contextlib
 import hashlib
 import os
 from collections import deque
@@ -23,7 +24,7 @@ import trio
 
 from bus.files.calls import Announced
 from crypto.files import MAX_FILE_BYTES, Attachment, FileKey, FileOpener, FileSealer, sealed_size
-from workers.errors import BadFile, FileRefused, FileTooLarge, SpoolUnusable
+from workers.errors import BadFile, FileRefused, FileTooLarge, SpoolFull, SpoolUnusable
 from workers.files.gate import Gate, GateFailed, Piece
 from workers.files.outgoing import File
 from workers.files.patience import ANEW, Patience
@@ -169,7 +170,10 @@ class Upload:
         try:
             return await self._seal_reserved(content, size, opened)
         except BaseException:
-            self.spool.release(size, day)
+            with contextlib.suppress(
+                SpoolFull, SpoolUnusable
+            ):  # then it counts for that day; what ended it is what is told
+                self.spool.release(size, day)
             raise
 
     async def _seal_reserved(

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from bus.files.calls import CallFailure
+from bus.files.calls import Announced, CallFailure
 from crypto.files import CHUNK_BYTES, MAX_FILE_BYTES
-from tests.workers.files.builders import CONVERSATION, Uploads, opened
+from tests.workers.files.builders import CONVERSATION, FaultyGate, Uploads, opened
 from workers.errors import (
     BadFile,
     FileDailyLimit,
@@ -207,6 +207,28 @@ async def test_what_could_not_be_sealed_is_not_counted_against_the_day(uploads: 
     assert (uploads.folder / "sent-today.json").read_bytes() == counted
     uploads.spool.release(MAX_FILE_BYTES, "2020-01-01")
     assert (uploads.folder / "sent-today.json").read_bytes() == counted, "of another day"
+
+
+class LosesTheDay(FaultyGate):
+    """While it is called the file that counts the day becomes one that nobody can write."""
+
+    def __init__(self, day: Path) -> None:
+        super().__init__()
+        self.day = day
+
+    async def announce(self, conversation_id: str, size: int) -> Announced:
+        self.day.unlink()
+        self.day.symlink_to(self.day)
+        return await super().announce(conversation_id, size)
+
+
+async def test_what_ended_an_upload_is_told_also_where_the_day_cannot_be_counted_back(uploads: Uploads) -> None:
+    uploads.gate = LosesTheDay(uploads.folder / "sent-today.json")
+    uploads.gate.fail("announce", CallFailure.BAD_CALL, retry=False)
+    with pytest.raises(FileRefused):
+        await uploads.send(File(CONTENT, **NAMED))
+    with pytest.raises(SpoolUnusable):
+        uploads.spool.release(1, "2020-01-01")
 
 
 @pytest.mark.parametrize("call", ["announce", "put", "confirm", "confirmed"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import redis
 
 from bus.records.keys import Keys
 from bus.records.kinds import PLAIN_KINDS, SEALED_KINDS
@@ -12,7 +13,7 @@ from bus.records.sealing import BusKey, SealBroken, StoreKeys
 from bus.steps.seal import OtherStoreSecret, RotationUnderWay, StoreSeal
 from bus.transport.client import Commands, RedisClient, open_redis
 from bus.transport.lua import Argument, Scripts
-from bus.transport.wire import ConnectionReplaced, Value
+from bus.transport.wire import RedisUnavailable, Value
 from bus.whole.reseal import Resealer
 from supervisor.settings.secrets import RotationUnfinished, Secret, load_store_secret
 from supervisor.store.rotation import (
@@ -256,14 +257,33 @@ class CutCommands:
 
     async def command(self, *command: Argument) -> Value:
         if command[0] == "HSET":
-            await connect_again(self.client, self.client.url)
+            await self.cut()
         return await self.commands.command(*command)
 
     async def script(self, name: str, keys: Sequence[str], *arguments: Argument) -> Value:
         return await self.commands.script(name, keys, *arguments)
 
+    async def cut(self) -> None:
+        await connect_again(self.client, self.client.url)
 
-async def test_where_another_server_may_have_taken_over_nothing_is_taken_for_re_sealed(tmp_path: Path) -> None:
+
+class CutWithin(Cut):
+    def on_connection(self, number: int) -> Commands:
+        return CommandsCutWithin(self, RedisClient.on_connection(self, number))
+
+
+class CommandsCutWithin(CutCommands):
+    """The command itself finds the connection gone, as mostly where a server dies."""
+
+    async def cut(self) -> None:
+        with redis.Redis.from_url(self.client.url) as other:
+            other.client_kill_filter(_type="normal", skipme=True)
+
+
+@pytest.mark.parametrize("kind", [Cut, CutWithin])
+async def test_where_another_server_may_have_taken_over_nothing_is_taken_for_re_sealed(
+    tmp_path: Path, kind: type[Cut]
+) -> None:
     """What it lacks would stay under the old secret, and that would be forgotten."""
 
     async def durable() -> None:
@@ -272,9 +292,9 @@ async def test_where_another_server_may_have_taken_over_nothing_is_taken_for_re_
     with redis_server(tmp_path) as url:
         async with open_redis(url) as client:
             before = await opened(client, await new_store(client, tmp_path))
-            cut = Cut(url, Scripts.load())
+            cut = kind(url, Scripts.load())
             rotation = StoreRotation(OLD, InStateDirectory(tmp_path))
-            with pytest.raises(ConnectionReplaced) as problem:
+            with pytest.raises(RedisUnavailable) as problem:
                 await rotation.run(cut, NAMES, make_durable=durable)
             assert problem.value.__notes__ == [RUN_AGAIN]
             await cut.aclose()
