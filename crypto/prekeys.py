@@ -31,6 +31,9 @@ SIGNED_PREKEY_ROTATION_MS = 7 * 86_400_000
 SIGNED_PREKEY_KEPT_MS = 30 * 86_400_000
 """The previous ones are kept for 30 days after being replaced, for first messages that were under way."""
 
+CLOCK_AHEAD_MS = 86_400_000
+"""What is dated so far ahead was made while the clock was wrong."""
+
 ONE_TIME_PREKEYS_PUBLISHED = 100
 ONE_TIME_PREKEYS_REFILL_UNDER = 25
 
@@ -160,16 +163,22 @@ def is_signed_by(prekey: SignedPrekey, device: LocalDevice) -> bool:
 
 
 def rotation_is_due(current: SignedPrekey, now_ms: int) -> bool:
-    """Whether the current signed prekey is a week old."""
-    return now_ms - current.created_ms >= SIGNED_PREKEY_ROTATION_MS
+    """Whether the current signed prekey is a week old, or from when the clock was days ahead: it would stay until a week after that day."""
+    return not -CLOCK_AHEAD_MS <= now_ms - current.created_ms < SIGNED_PREKEY_ROTATION_MS
 
 
 def expired_prekeys(prekeys: Sequence[SignedPrekey], now_ms: int) -> tuple[int, ...]:
-    """Ids of signed prekeys to erase: replaced by a later one more than 30 days ago."""
-    ordered = sorted(prekeys, key=lambda prekey: (prekey.created_ms, prekey.id))
-    return tuple(
-        old.id for old, successor in pairwise(ordered) if now_ms - successor.created_ms > SIGNED_PREKEY_KEPT_MS
-    )
+    """Ids of signed prekeys to erase: replaced by a later one more than 30 days ago.
+
+    One from when the clock was days ahead is taken to be as old as the one that was made after it.
+    """
+    made_ms, later_ms = {}, now_ms
+    for prekey in sorted(prekeys, key=lambda prekey: prekey.id, reverse=True):
+        if prekey.created_ms <= now_ms + CLOCK_AHEAD_MS:
+            later_ms = prekey.created_ms
+        made_ms[prekey.id] = later_ms
+    ordered = sorted(made_ms, key=lambda prekey_id: (made_ms[prekey_id], prekey_id))
+    return tuple(old for old, successor in pairwise(ordered) if now_ms - made_ms[successor] > SIGNED_PREKEY_KEPT_MS)
 
 
 def check_bundle(bundle: Bundle, pinned: PublicIdentity) -> None:

@@ -41,6 +41,9 @@ MAX_UNANSWERED: Final = 900
 MAX_UNANSWERED_SECONDS: Final = 30 * 86_400
 """As long as a peer keeps skipped keys and replaced prekeys: what is older it could not read anyway."""
 
+MAX_AHEAD_MS: Final = 86_400_000
+"""How far in our future a session may claim to have started; further ahead it would be sent on for ever."""
+
 _VERSION: Final = 3
 _VERSION_OF_FEW: Final = 2  # written while there are no more sessions than it knew: an earlier release reads it
 _OLDEST_VERSION: Final = 1
@@ -149,7 +152,17 @@ class DeviceRecord(msgspec.Struct, frozen=True, gc=False):
     def may_send(self, epoch: int, now_ms: int) -> bool:
         """Whether there is a session to send on (§5.4); else `sessions.start_session` first."""
         current = self.current
-        return current is not None and current.may_send(epoch, now_ms)
+        return current is not None and current.may_send(epoch, now_ms) and not self.is_ahead(current, now_ms)
+
+    def is_ahead(self, session: Session, now_ms: int) -> bool:
+        """Whether our clock was ahead when we started this session, so that nobody takes its handshake until that day comes (`malformed`).
+
+        Not where our clock is behind now: then the device has shown sessions that started about as late.
+        """
+        if not session.is_unanswered or session.started <= now_ms + MAX_AHEAD_MS:
+            return False
+        shown = max([self.refused_started, *(one.started for one in self.sessions if not one.is_unanswered)])
+        return session.started > shown + MAX_AHEAD_MS
 
     def encode(self) -> bytes:
         """For sealed storage: at most 80 KiB; without skipped keys 1 KiB for five sessions."""

@@ -15,7 +15,7 @@ import msgspec
 from crypto.errors import Reason
 from crypto.offers import KnownPrekey, Offers
 from crypto.prekeys import Bundle
-from crypto.records import DeviceRecord, Session
+from crypto.records import MAX_AHEAD_MS, DeviceRecord, Session
 from crypto.skipped import day_of
 from crypto.wraps import RatchetWrap
 
@@ -39,9 +39,6 @@ MAX_NEW_OFFERS_PER_DAY: Final = 20
 
 MAX_GIVEN_UP_PER_DAY: Final = 10
 """Of these, sessions that are given up since the relay counts more than is known here: it is the relay's word, and leaves some for real need."""
-
-MAX_AHEAD_MS: Final = 86_400_000
-"""How far in our future a session may claim to have started; further ahead it would be sent on for ever."""
 
 PREKEY_FRESH_SECONDS: Final = 21 * 86_400
 """How long a device's signed prekey may be used without asking: it keeps a replaced one for 30 days (§5.5)."""
@@ -83,7 +80,7 @@ def has_open_offer(record: DeviceRecord, *, epoch: int, now_ms: int) -> bool:
     return (
         session is not None
         and session.is_unanswered
-        and session.may_send(epoch, now_ms)
+        and record.may_send(epoch, now_ms)
         and session.started > record.refused_started
     )
 

@@ -28,6 +28,7 @@ from crypto.ratchet import (
 from crypto.records import (
     DROPPED_ID_BYTES,
     EMPTY_RECORD,
+    MAX_AHEAD_MS,
     MAX_OWN_SESSIONS,
     MAX_SESSIONS,
     DeviceRecord,
@@ -35,7 +36,7 @@ from crypto.records import (
     bounded,
     replace_session,
 )
-from crypto.renewal import MAX_AHEAD_MS, heard, with_prekey
+from crypto.renewal import heard, with_prekey
 from crypto.skipped import SkippedChains, day_of, drop_expired, find_chain, park, replace_chain
 from crypto.wraps import RatchetWrap
 
@@ -72,10 +73,9 @@ def start_session(
     here again, before any agreement. Raises Unreadable as `check_bundle` does.
     """
     check_bundle(bundle, bundle.identity)
-    record = of_pair(record, bundle.identity)
+    record = _without_those_ahead(of_pair(record, bundle.identity), now_ms)
     started = max(now_ms, 1 + record.refused_started)
-    if record.sessions:
-        started = max(started, 1 + record.sessions[-1].started)
+    started = max([started, *(1 + one.started for one in record.sessions if not record.is_ahead(one, now_ms))])
     shared_secret, ephemeral_key = initiate(device.identity, bundle, random)
     ad = associated_data(device.identity.public, bundle.identity)
     session = Session(
@@ -107,7 +107,7 @@ def wrap_key(
     Raises CannotSend where `record.may_send` is False.
     """
     session, peer = record.current, record.peer
-    if session is None or peer is None or not session.may_send(epoch, now_ms):
+    if session is None or peer is None or not record.may_send(epoch, now_ms):
         raise CannotSend("no session that may be sent on: start one first")
     step = send_step(session.ratchet, random)
     salt = random(SALT_BYTES)
@@ -207,6 +207,16 @@ def of_pair(record: DeviceRecord, pinned: PublicIdentity) -> DeviceRecord:
     if record.peer is None:
         return msgspec.structs.replace(record, peer=pinned)
     return DeviceRecord(pinned, (), record.accepted, offers=record.offers)
+
+
+def _without_those_ahead(record: DeviceRecord, now_ms: int) -> DeviceRecord:
+    """The record that sends on none of the sessions whose handshake nobody takes; the next one need not start after them either."""
+    if not any(record.is_ahead(one, now_ms) for one in record.sessions):
+        return record
+    sessions = [
+        msgspec.structs.replace(one, is_lost=True) if record.is_ahead(one, now_ms) else one for one in record.sessions
+    ]
+    return msgspec.structs.replace(record, sessions=tuple(sessions))
 
 
 def _associated_data(session: Session, device: LocalDevice, peer: PublicIdentity) -> bytes:

@@ -142,6 +142,25 @@ def test_rotation_expiry_and_refill() -> None:
     assert [refill_count(left) for left in (0, 24, 25, 100)] == [100, 76, 0, 0]
 
 
+def test_a_prekey_of_days_when_the_clock_was_ahead_is_replaced_and_erased_like_any() -> None:
+    alice = make_peer(1)
+    first = alice.signed[1]
+    ahead = make_signed_prekey(alice.device, 2, NOW_MS + 365 * DAY_MS, alice.random)
+    assert not rotation_is_due(ahead, NOW_MS + 364 * DAY_MS)  # clocks are never quite alike
+    assert rotation_is_due(ahead, NOW_MS + 2 * DAY_MS)
+    third = make_signed_prekey(alice.device, 3, NOW_MS + 2 * DAY_MS, alice.random)
+    assert expired_prekeys([first, ahead, third], NOW_MS + 32 * DAY_MS) == ()
+    assert expired_prekeys([first, ahead, third], NOW_MS + 32 * DAY_MS + 1) == (1, 2)
+
+
+def test_a_prekey_of_days_when_the_clock_was_behind_erases_none_before_its_time() -> None:
+    alice = make_peer(1)
+    behind = make_signed_prekey(alice.device, 2, NOW_MS - 1_000 * DAY_MS, alice.random)
+    third = make_signed_prekey(alice.device, 3, NOW_MS, alice.random)
+    assert expired_prekeys([alice.signed[1], behind], NOW_MS - 1_000 * DAY_MS) == ()
+    assert expired_prekeys([alice.signed[1], behind, third], NOW_MS + 30 * DAY_MS) == ()
+
+
 def test_one_time_prekeys_have_rising_ids_and_matching_halves() -> None:
     made = make_one_time_prekeys(40, 3, stream(5))
     assert [prekey.id for prekey in made] == [40, 41, 42]

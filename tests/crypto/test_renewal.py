@@ -6,12 +6,11 @@ import msgspec
 import pytest
 
 from crypto.errors import Reason
-from crypto.records import DeviceRecord
+from crypto.records import MAX_AHEAD_MS, DeviceRecord
 from crypto.renewal import (
     DAY_SECONDS,
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
-    MAX_AHEAD_MS,
     MAX_GIVEN_UP_PER_DAY,
     PREKEY_FRESH_SECONDS,
     Renewal,
@@ -127,6 +126,38 @@ def test_a_handshake_of_the_far_future_counts_for_nothing() -> None:
     alice.start(agent)
     wrap = only_wrap(alice, alice.seal(agent, "from the future"))
     assert handshake_refused(agent.record(alice), wrap, NOW_MS) == agent.record(alice)
+
+
+@pytest.mark.parametrize("ahead_ms", [2 * MAX_AHEAD_MS, 365 * MAX_AHEAD_MS])
+def test_a_session_of_days_when_our_clock_was_ahead_leaves_nobody_deaf_once_it_is_right(ahead_ms: int) -> None:
+    """Its handshake is refused until that day comes, and a later one would be too."""
+    alice, agent = talking_pair()
+    agent.now_ms, agent.epoch = NOW_MS + ahead_ms, 1  # it was started again, and has no witness
+    unheard = agent.seal(alice, "from the future")
+    assert reason_of(lambda: alice.try_open(agent, unheard)) is Reason.MALFORMED
+    agent.now_ms = NOW_MS + 1_000
+    assert not has_open_offer(agent.record(alice), epoch=1, now_ms=agent.now_ms)
+    assert alice.open(agent, agent.seal(alice, "and now")) == "and now"
+    assert agent.open(alice, alice.seal(agent, "heard")) == "heard"
+    assert alice.open(agent, agent.seal(alice, "both ways")) == "both ways"
+    current = agent.record(alice).current
+    assert current is not None
+    assert not current.is_unanswered
+    assert current.started < NOW_MS + MAX_AHEAD_MS
+
+
+def test_a_clock_that_is_days_behind_gives_up_no_session_that_was_answered() -> None:
+    alice, agent = talking_pair()
+    before = agent.record(alice)
+    agent.now_ms -= 1_000 * MAX_AHEAD_MS
+    assert before.may_send(0, agent.now_ms)
+    assert alice.open(agent, agent.seal(alice, "as ever")) == "as ever"
+    agent.epoch = 1
+    assert alice.open(agent, agent.seal(alice, "started anew")) == "started anew"
+    assert agent.open(alice, alice.seal(agent, "heard")) == "heard"
+    current = agent.record(alice).current
+    assert current is not None
+    assert not current.is_unanswered
 
 
 def test_a_session_that_the_device_has_lost_is_read_with_and_never_sent_with() -> None:

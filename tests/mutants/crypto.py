@@ -70,6 +70,11 @@ MUTANTS = (
     *_of("crypto/sessions.py", ("session_id_is_its_handshakes", "if told_session != session_id(", "if False and told_session != session_id(")),
     *_of("crypto/sessions.py", ("100_new_sessions_a_day", ">= MAX_ACCEPTED_PER_DAY", ">= 10**9")),
     *_of("crypto/sessions.py", ("started_not_in_the_future", "if handshake.started > now_ms + MAX_AHEAD_MS:", "if False:")),
+    *_of("crypto/records.py", ("a_handshake_that_nobody_takes", " and not self.is_ahead(current, now_ms)", "")),
+    *_of("crypto/records.py", ("a_clock_that_is_behind_gives_nothing_up", "return session.started > shown + MAX_AHEAD_MS", "return True")),
+    *_of("crypto/sessions.py", ("started_after_those_that_count", " if not record.is_ahead(one, now_ms))])", ")])")),
+    *_of("crypto/prekeys.py", ("a_prekey_of_a_clock_that_was_ahead", "return not -CLOCK_AHEAD_MS <= now_ms", "return not now_ms")),
+    *_of("crypto/prekeys.py", ("dated_ahead_is_as_old_as_the_next", "if prekey.created_ms <= now_ms + CLOCK_AHEAD_MS:", "if True:")),
     # 7, 8: the candidate state.
     *_of("crypto/ratchet.py", ("new_pair_on_the_next_send", "        their_public=header.ratchet_key,\n        previous", "        own_private=ratchet.own_private,\n        their_public=header.ratchet_key,\n        previous")),
     *_of("crypto/content.py", ("content_tag_before_commit", "        raise ForgedContent(Reason.BAD_CIPHERTEXT, \"the content's tag does not fit\") from None", "        return b'{}\\x80'")),
@@ -88,7 +93,7 @@ MUTANTS = (
     # 12, 13: epochs and the choice of a session.
     *_of("crypto/records.py", ("older_epochs_are_not_sent_with", "if self.epoch < epoch:", "if False:")),
     *_of("crypto/sessions.py", ("the_greatest_session_is_sent_on", "key=lambda one: one.order", "key=lambda one: one is session")),
-    *_of("crypto/sessions.py", ("started_rises", "started = max(started, 1 + record.sessions[-1].started)", "pass")),
+    *_of("crypto/sessions.py", ("started_rises", "    started = max([started, *(1 + one.started for one in record.sessions if not record.is_ahead(one, now_ms))])\n", "")),
     *_of("crypto/sessions.py", ("fresh_salt", "salt = random(SALT_BYTES)", "salt = bytes(SALT_BYTES)")),
     *_of(
         "crypto/sessions.py",
