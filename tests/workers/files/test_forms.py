@@ -20,7 +20,7 @@ from workers import (
 )
 from workers.kept.history import turn_of_answer
 from workers.talk.cards import Field
-from workers.testing import Harness, conversation
+from workers.testing import Harness, HarnessChat, conversation, survives
 
 
 class Report(Struct):
@@ -200,3 +200,12 @@ def test_how_a_file_is_opened_is_no_part_of_what_was_said() -> None:
     entry = {"attachment_id": "file-1", "key": "SECRET", "filename": "cat.png"}
     turn = turn_of_answer({"values": {"photo": entry, "more": [{"attachment_id": "x", "key": "SECRET"}]}}, "ann", 0)
     assert turn.text == '[answer: {"photo":"[file: cat.png]","more":["[file]"]}]'
+
+
+async def test_a_form_with_a_file_survives_a_kill_at_each_point() -> None:
+    async def script(chat: HarnessChat) -> None:
+        [card] = await chat.say("/report")
+        await chat.press(card, values={"title": "A cat", "photo": chat.attach(b"meow", name="cat.png")})
+        assert (await chat.say("yes")).texts == ["image cat.png meow"]
+
+    assert (await survives(asking(Report, [], twice=True), script)).kills > 10
