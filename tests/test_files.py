@@ -1,12 +1,16 @@
 """Files through the whole house: relay, keeper, gate, supervisor, worker and Redis as processes; a person sends one and it comes back."""
 
 import hashlib
+import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from tests.commands import run_command
 from tests.files_world import HANDLER, NEEDLE, SECONDS, comes_back, content_of, leaks, spooled
 from tests.waiting import waiting_for
 from tests.world import UP, World, world
@@ -25,6 +29,10 @@ async def test_a_file_comes_back_and_is_nowhere_in_the_clear(tmp_path: Path) -> 
         assert list(leaks(it.directory, needles)) == []
         assert spooled(it.state_dir) == []
         metrics = it.page("/metrics")
+        looked = await trio.to_thread.run_sync(partial(run_command, "doctor", "--json", environ=it.environment))
+        found = {f"{one['subject']}: {one['name']}": one["verdict"] for one in json.loads(looked.stdout)["findings"]}
+        for name in ("file gate: way", "file gate: key", "clock: file gate", "spool: folder", "spool: files"):
+            assert found[name] == "ok", looked.stdout
         (tmp_path / "control").mkdir()
         (tmp_path / "control" / "plan.txt").write_bytes(content_of(100, 1))
         assert list(leaks(it.directory, needles)) == [f"plan.txt: {NEEDLE[:20]!r}"]
