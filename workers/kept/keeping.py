@@ -103,6 +103,7 @@ class Keeping:
     def undo(self) -> None:
         """Forgets the changes of a handler that failed, before another function answers for it."""
         self._state = None
+        self._is_forgotten = False
         self.store.undo()
 
     async def history(self) -> History:

@@ -265,6 +265,20 @@ async def test_what_is_forgotten_is_gone_with_the_jobs_end_and_not_where_that_fa
     assert await heard(chat, "d") == ["1 after 0"]
 
 
+async def test_what_a_handler_that_failed_has_forgotten_stays_where_a_function_answers_for_it() -> None:
+    agent = forgetful()
+
+    @agent.on_error(LookupError)
+    async def sorry(chat: Chat, state: Counted) -> None:
+        state.note = "failed"
+        await chat.reply(f"still {state.messages}")
+
+    chat = conversation(agent)
+    await chat.say("a")
+    assert await heard(chat, "/forget and fail") == ["It is gone.", "still 1"]
+    assert chat.state == Counted(1, "failed")
+
+
 async def test_a_sync_handler_forgets_too() -> None:
     agent = Agent(state=Counted)
 
