@@ -50,6 +50,7 @@ async def test_a_key_that_another_has_moved_already_ends_nothing(
         async with open_redis(url) as client:
             await client.command("HSET", NAMES.seal, RESTORING, MOVING)
             await client.command("SET", staged := NAMES.restoring("epoch", ""), 7)
+            await client.command("HSET", NAMES.restoring("seal", ""), "check", "x")  # which is moved last of all
             script = client.script
 
             async def another_is_first(name: str, keys: Sequence[str], *arguments: Argument) -> object:
