@@ -17,6 +17,7 @@ from bus.records.records import (
     MOST_DELIVERIES,
     STOP_ALL,
     Job,
+    JobRecord,
     Reply,
     ReplyPlace,
     decode_job_record,
@@ -313,14 +314,19 @@ class MemorySteps(KeptEffects):
     async def waits_there(self) -> WaitsThere:
         return WaitsThere(self._world.now_ms, self._world.waits_bytes())
 
-    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
+    async def may_come_back(self, job: Job, job_id: str) -> bool:
+        letters = [one.record_or_none() for one in self._world.dead.values()]
+        is_dead = any(isinstance(one, JobRecord) and one.job_id == job_id for one in letters)
+        return is_dead or job_id in self._world.conversation(job.conversation_id).emitted_before_death
+
+    async def bind_wait(self, job: Job, wait_id: str, *, instead_of: str = "") -> Bound:
         held = self._held(job)
         if held is None:
             return Bound.FENCED
         at, entry = held
         if wait_id not in at.waits:
             return Bound.GONE
-        if at.waits_bound.get(wait_id, job.job_id) != job.job_id:
+        if at.waits_bound.get(wait_id, job.job_id) not in (job.job_id, instead_of):
             return Bound.TAKEN
         at.waits_bound[wait_id] = job.job_id
         at.emitted.add(BOUND_PLACE)

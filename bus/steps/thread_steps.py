@@ -13,7 +13,7 @@ from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of
 from bus.records.journal import JOURNAL_PREFIX, MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
 from bus.records.presence import Presence, presence_of
-from bus.records.records import Job
+from bus.records.records import BadRecord, Job, decode_job_record
 from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said, Settled
@@ -24,6 +24,9 @@ from bus.transport.wire import Value
 
 PAGE, MOST_PAGES = 1000, 10
 """Of the ledger, in which `message_id_of` looks: ten seconds of a busy agent. A question that the relay took later is known by no quote."""
+
+LETTERS_PAGE = 100
+"""Of dead letters, each of up to a mebibyte, in which `may_come_back` looks for one."""
 
 MOST_WORKERS = 1000
 """Of those that were seen last, which `is_beside_another_version` looks at."""
@@ -215,10 +218,24 @@ class ThreadSteps(JobSteps):
         time, waits = await together(self._commands, ("TIME",), ("HGET", self._keys.load, "waits"))
         return WaitsThere(ms_of(time), int(cast("bytes | None", waits) or 0))
 
-    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
-        """Binds a wait to the job that answers it, unless another one does."""
+    async def may_come_back(self, job: Job, job_id: str) -> bool:
+        """Returns whether an earlier job of the job's conversation is a dead letter, or was one and waits to run again; else nothing runs it any more."""
+        since = "-"
+        while True:
+            found = await self._commands.command("XRANGE", self._keys.dead, since, "+", "COUNT", LETTERS_PAGE)
+            rows = cast("list[tuple[bytes, list[bytes]]]", found)
+            if any(_is_of(dict(pairs(flat)).get(b"r", b""), job_id) for _, flat in rows):
+                return True
+            if len(rows) < LETTERS_PAGE:
+                break
+            since = f"({rows[-1][0].decode()}"
+        kept = await self._commands.command("HEXISTS", self._keys.conversation(job.conversation_id), f"p:{job_id}")
+        return kept == 1
+
+    async def bind_wait(self, job: Job, wait_id: str, *, instead_of: str = "") -> Bound:
+        """Binds a wait to the job that answers it, unless another one does. `instead_of`: one that nothing runs any more."""
         keys = [*self._keys.board(job.conversation_id), self._keys.waits(job.conversation_id)]
-        words = (job.conversation_id, job.entry_id, self._consumer, job.job_id, wait_id)
+        words = (job.conversation_id, job.entry_id, self._consumer, job.job_id, wait_id, instead_of)
         return Bound(await self._commands.script("bind_wait", keys, *words))
 
     async def _settle(
@@ -249,3 +266,10 @@ class ThreadSteps(JobSteps):
             done, exchanges = answer
             return Finished(done), cast(int, exchanges)
         return Finished(answer), 0
+
+
+def _is_of(record: bytes, job_id: str) -> bool:
+    try:
+        return decode_job_record(record).job_id == job_id
+    except BadRecord:
+        return False  # a reply's

@@ -167,6 +167,9 @@ class RedisScene:
                 commands.append(("PEXPIRE", lease, left - milliseconds))
         self.client.ask_all(commands)
 
+    async def lose_dead_letters(self) -> None:
+        self.client.ask("DEL", self.keys.dead)
+
     async def add_prekey(self, number: int) -> None:
         self.client.ask("HSET", self.keys.one_time_prekeys, number, "sealed")
 

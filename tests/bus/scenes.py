@@ -142,6 +142,9 @@ class Scene(Protocol):
 
     async def go_back(self, remembered: object) -> None: ...
 
+    async def lose_dead_letters(self) -> None:
+        """Somebody deletes them by hand."""
+
     async def facts(self) -> Facts: ...
 
     async def used_today(self, subject: str) -> tuple[int, int]:
@@ -233,6 +236,9 @@ class MemoryScene:
 
     async def time_passes(self, milliseconds: int) -> None:
         self._world.now_ms += milliseconds
+
+    async def lose_dead_letters(self) -> None:
+        self._world.dead.clear()
 
     async def add_prekey(self, number: int) -> None:
         self._world.one_time_prekeys.add(number)

@@ -267,6 +267,13 @@ ROWS: dict[str, Row] = {
     "bus/steps/thread_steps.py:ThreadSteps.message_id_of": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_question_that_is_quoted_is_found_on_a_later_page")
     ),
+    "bus/steps/thread_steps.py:ThreadSteps.may_come_back": held(
+        (
+            Kind.PAGES,
+            "tests/bus/steps/test_rules_threads.py::"
+            "test_rule_2_of_threads_an_answer_may_come_back_while_it_is_a_dead_letter_or_waits_to_run_again",
+        )
+    ),
     "bus/views/overview.py:Overview.kinds": held(
         (Kind.PAGES, "tests/faults/test_walks.py::test_a_store_of_more_than_a_page_is_counted")
     ),

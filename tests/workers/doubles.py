@@ -252,7 +252,10 @@ class MemoryBus:
     async def is_beside_another_version(self, mine: Presence) -> bool:
         return self.others_run
 
-    async def bind_wait(self, job: Job, wait_id: str) -> Bound:
+    async def may_come_back(self, job: Job, job_id: str) -> bool:
+        return True
+
+    async def bind_wait(self, job: Job, wait_id: str, *, instead_of: str = "") -> Bound:
         return Bound.GONE
 
     async def admit(self, job: Job, limits: Sequence[Limit], entry: bytes, *, tells: bool) -> Admitted:

@@ -87,6 +87,12 @@ class Refused(msgspec.Struct, frozen=True):
     why: Unanswerable
 
 
+class Postponed(msgspec.Struct, frozen=True):
+    """A deadline is over whose question was answered in time, by a job that has not ended: it is looked at again later."""
+
+    wait: Wait
+
+
 def continued(job: Job, wait: Wait) -> Job:
     """Returns a job as it goes on with a thread: its replies have the ids and the time that the thread's first job would give them."""
     return msgspec.structs.replace(
@@ -146,6 +152,14 @@ def _overdue(job: Job, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | None
     name = job.message.payload.get("name")
     found = next((wait for one, wait in read if wait.id == name and one.bound_to in ("", job.job_id)), None)
     return None if found is None else Answered(found, none_for("timeout", job))
+
+
+def answered_in_time(job: Job, waits: Sequence[OpenWait]) -> tuple[Wait, str] | None:
+    """Returns the question whose deadline a job is and that was answered before, and by which job; None if there is none."""
+    if job.kind != "deadline":
+        return None
+    name = job.message.payload.get("name")
+    return next(((wait, one.bound_to) for one, wait in _read(waits) if wait.id == name and one.bound_to), None)
 
 
 def _by_card(job: Job, artifact: Payload, read: Sequence[tuple[OpenWait, Wait]]) -> Answered | Refused | None:

@@ -38,7 +38,18 @@ from workers.handling.context import Observe, observe_nothing
 from workers.handling.execution import Ended, Run, RunEnvironment, dropped, keeping_of, resumed, run_handler
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
-from workers.kept.waits import Answered, Refused, answer_in, asked_for_a_text, continued, quotable
+from workers.kept.waits import (
+    Answered,
+    Postponed,
+    Refused,
+    Wait,
+    answer_in,
+    answered_in_time,
+    asked_for_a_text,
+    continued,
+    none_for,
+    quotable,
+)
 from workers.process.hand import Hand
 from workers.process.logs import Log, kind, where, where_it_stands, whole
 from workers.process.long_runs import LongRuns
@@ -46,6 +57,7 @@ from workers.process.slots import Slots
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
 from workers.talk.payloads import text_reply
+from workers.talk.reminding import timer_for
 from workers.talk.sending import ROOM_SECONDS, SendSoon
 from workers.talk.typing import keep_typing
 
@@ -72,6 +84,8 @@ BUDGET_METRIC = "business_budget_refusals"
 NO_FAILURES = ("retry_asked", "changed", WAITS, REDIS_FULL)
 # What a person hears who has said /stop before anything was shown to them.
 STOPPED_PLACE = "stopped"
+# So often it is looked whether the answer to a question is still among the dead letters, once the question's deadline is over.
+ANSWER_LOOKED_FOR_MS = 86_400_000
 # So often a job's end is made anew where others add to the same keys of the store: each time one of them has come through.
 MOST_RENEWALS = 20
 
@@ -100,7 +114,7 @@ class Meaning:
     `asked`: whose next text may be the answer to one of them.
     """
 
-    found: Answered | Refused | None
+    found: Answered | Refused | Postponed | None
     others: int
     asked: frozenset[str] = frozenset()
 
@@ -332,11 +346,14 @@ class Runner:
         waits = await until_redis_answers(lambda: self._bus.open_waits(job))
         if not waits:
             return None
-        found = answer_in(job, waits, await self._quoted(job, waits))
+        found: Answered | Refused | Postponed | None = answer_in(job, waits, await self._quoted(job, waits))
+        gone = ""
+        if found is None and (answered := answered_in_time(job, waits)) is not None:
+            found, gone = await self._overdue(job, *answered)
         if isinstance(found, Answered):
             wait = found.wait
             with trio.CancelScope(shield=True):  # once it is bound it is known to be, however it ends
-                bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id))
+                bound = await until_redis_answers(lambda: self._bus.bind_wait(job, wait.id, instead_of=gone))
             if bound is Bound.FENCED:
                 hand.ended = True
                 self._log.warning("job: lost to another worker", job=job.job_id)
@@ -345,6 +362,15 @@ class Runner:
             else:
                 hand.job, hand.answers = continued(job, wait), wait
         return Meaning(found, len(waits) - isinstance(found, Answered), asked_for_a_text(waits))
+
+    async def _overdue(self, job: Job, wait: Wait, answered_by: str) -> tuple[Answered | Postponed, str]:
+        """Returns what a deadline means to a question that was answered in time: nothing as long as its answer may come back, as a dead letter may.
+        Where that is gone from Redis nobody else could ever end the question: then it ends without an answer. Returns that job's id too.
+        """
+        if await until_redis_answers(lambda: self._bus.may_come_back(job, answered_by)):
+            return Postponed(wait), ""
+        self._log.error("job: the answer to a question is gone from Redis, it ends without one", job=answered_by)
+        return Answered(wait, none_for("timeout", job)), answered_by
 
     async def _quoted(self, job: Job, waits: Sequence[OpenWait]) -> str:
         """Returns the id of the question that a text quotes, of several that it may answer; '' where it quotes none."""
@@ -373,6 +399,11 @@ class Runner:
             found = Refused("not_open")  # what it answered was forgotten meanwhile
         if isinstance(found, Refused):
             return Ended(handled=True, last=(("0", text_reply(self._run_environment.agent.words.why(found.why))),))
+        if isinstance(found, Postponed):
+            again_ms, name = hand.job.accepted_ms + ANSWER_LOOKED_FOR_MS, found.wait.id
+            timer = timer_for(hand.job.message, hand.job, name, again_ms, kind="deadline", name=name)
+            effect: Effect = ("timer", name, again_ms, self._bus.seal_timer(timer))
+            return Ended(handled=True, effects=(effect,))
         messages = (hand.job.message, *started.together)
         if not isinstance(found, Answered):
             messages = tuple(one for one in messages if not one.is_overheard)

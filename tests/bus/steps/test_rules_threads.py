@@ -14,7 +14,7 @@ from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from bus.steps.store import Intake, Source
-from bus.steps.thread_steps import Bound, Effect, Noted
+from bus.steps.thread_steps import LETTERS_PAGE, Bound, Effect, Noted
 from bus.steps.write_count import Found
 from bus.transport.wire import RedisFull
 from tests.bus.builders import (
@@ -401,6 +401,39 @@ async def test_rule_2_of_threads_a_dead_letter_that_is_dropped_takes_the_questio
     facts = await scene.facts()
     assert facts.counted == facts.waits
     assert facts.counted["waits_open"] == 1
+
+
+async def test_rule_2_of_threads_an_answer_may_come_back_while_it_is_a_dead_letter_or_waits_to_run_again(
+    scene: Scene,
+) -> None:
+    talk, worker = await talk_and_worker(scene)
+    steps = worker.steps
+    for seq in range(1, 1 + LETTERS_PAGE):
+        await talk.accept(seq, conversation="another")
+        assert await steps.fail(await taken(worker), "broke", None) is Failed.DEAD
+    await talk.accept(1)
+    assert await steps.settle(job := await taken(worker), "waiting", [waits(job, "w")]) is Finished.DONE
+    await talk.accept(2)
+    answer = await taken(worker)
+    assert await steps.bind_wait(answer, "w") is Bound.BOUND
+    assert await steps.fail(answer, "broke", None) is Failed.DEAD
+    await talk.accept(3)
+    other = await taken(worker)
+    assert await steps.may_come_back(other, answer.job_id), "behind many letters"
+    assert not await steps.may_come_back(other, "nobody")
+    [letter] = [one for one in await talk.supervisor.dead.first() if one.job_id == answer.job_id]
+    assert await talk.supervisor.dead.retry(letter) == "revived"
+    assert await steps.may_come_back(other, answer.job_id)
+    assert await steps.bind_wait(other, "w", instead_of="nobody") is Bound.TAKEN
+    assert await steps.finish(other) is Finished.DONE
+    again = await taken(worker)
+    assert (again.job_id, await steps.fail(again, "broke", None)) == (answer.job_id, Failed.DEAD)
+    await scene.lose_dead_letters()
+    await talk.accept(4)
+    other = await taken(worker)
+    assert not await steps.may_come_back(other, answer.job_id)
+    assert await steps.bind_wait(other, "w", instead_of=answer.job_id) is Bound.BOUND
+    assert await steps.bind_wait(other, "w") is Bound.BOUND
 
 
 async def test_rule_3_of_threads_no_message_interrupts_a_job_that_answers(scene: Scene) -> None:

@@ -189,7 +189,7 @@ OF_JOBS = (
         script("bind_wait"), THREADS,
         ("bind_wait_is_fenced", MINE, "if false then"),
         ("bind_wait_of_an_open_one", "if redis.call('HEXISTS', waits, ARGV[5]) == 0 then return 'gone' end\n", ""),
-        ("bind_wait_to_one_job", "if bound and bound ~= ARGV[4] then return 'taken' end\n", ""),
+        ("bind_wait_to_one_job", "if bound and bound ~= ARGV[4] and bound ~= ARGV[6] then return 'taken' end\n", ""),
         ("what_answers_knows_it", "redis.call('HSET', EMITTED, '!bound', 1)\n", ""),
         ("what_answers_is_not_interrupted", "redis.call('SREM', INTERRUPTED, ARGV[2])\n", ""),
         ("what_answers_is_not_interrupted_later", "redis.call('HSET', CONVERSATION, 'seq', AFTER_ALL)\n", ""),

@@ -413,6 +413,31 @@ HANDLERS = (
     ),
     *of(
         "workers/process/runner.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        (
+            "a_question_whose_answer_is_gone_ends",
+            "self._bus.bind_wait(job, wait.id, instead_of=gone)",
+            "self._bus.bind_wait(job, wait.id)",
+        ),
+        (
+            "an_answer_that_may_come_back_is_waited_for",
+            "if await until_redis_answers(lambda: self._bus.may_come_back(job, answered_by)):",
+            "if False:",
+        ),
+        (
+            "a_deadline_is_looked_at_again",
+            "return Ended(handled=True, effects=(effect,))",
+            "return Ended(handled=True)",
+        ),
+    ),
+    *of(
+        "bus/steps/thread_steps.py",
+        ("tests/bus/steps/test_rules_threads.py",),
+        ("all_letters_are_looked_through", "if len(rows) < LETTERS_PAGE:", "if True:"),
+        ("what_came_back_may_still_run", "        return kept == 1\n", "        return False\n"),
+    ),
+    *of(
+        "workers/process/runner.py",
         ("tests/workers/process/test_runner.py",),
         (
             "what_cannot_be_mended_by_another_run_gets_none",

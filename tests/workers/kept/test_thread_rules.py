@@ -23,7 +23,7 @@ from tests.redis_server import redis_server
 from tests.workers.builders import running
 from tests.workers.doubles import MemoryBus, job_of
 from tests.workers.doubles import texts as texts_of
-from tests.workers.stage import Heard, Stage
+from tests.workers.stage import MESSAGE_MS, Heard, Stage
 from workers import (
     Agent,
     Answer,
@@ -43,6 +43,7 @@ from workers import (
     Store,
 )
 from workers.kept.words import Words
+from workers.process.runner import ANSWER_LOOKED_FOR_MS
 from workers.talk.sending import MOST_HELD
 from workers.testing import conversation
 
@@ -275,6 +276,45 @@ async def test_rule_2_an_answer_that_came_in_time_counts_although_the_deadline_i
     await stage.accept({"type": "text", "text": "Ann"})
     assert texts(await stage.overdue(wait_id)) == ["Hello Ann"]
     assert question.text == "Your name?"
+    assert await scene.leftovers() == []
+
+
+async def test_rule_2_an_answer_that_is_gone_from_redis_ends_its_question_at_the_deadline_and_a_dead_letter_does_not(
+    scene: Scene,
+) -> None:
+    agent, breaks = Agent(), [True]
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        try:
+            name = await chat.ask("Your name?")
+        except NoAnswer as none:
+            await chat.reply(f"nobody: {none.why}")
+            return
+        if breaks:
+            raise ValueError
+        await chat.reply(f"Hello {name}")
+
+    stage = Stage(scene, agent)
+    await stage.say("/ask")
+    wait_id = await wait_id_of(stage)
+    await stage.say("Ann")
+    assert await stage.dead() == ["handler_error"]
+    assert await stage.overdue(wait_id) == [], "its answer was in time, and may come back"
+    [alarm] = await (await stage.talk_here()).supervisor.timers.due(1 << 53)
+    assert (alarm.timer_id, alarm.due_ms) == (wait_id, MESSAGE_MS + ANSWER_LOOKED_FOR_MS), (
+        "a day later it is looked at again"
+    )
+    breaks.clear()
+    assert texts(await stage.retry_dead()) == ["Hello Ann"]
+    assert await scene.leftovers() == []
+    breaks.append(True)
+    await stage.say("/ask")
+    wait_id = await wait_id_of(stage)
+    await stage.say("Ben")
+    await scene.lose_dead_letters()
+    assert texts(await stage.overdue(wait_id)) == ["nobody: timeout"]
+    assert await waits_of(stage) == []
     assert await scene.leftovers() == []
 
 
