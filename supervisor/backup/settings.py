@@ -27,7 +27,7 @@ class BackupSettings:
         """Reads them. Raises SettingsError."""
         reader = SettingsReader(environ)
         settings = cls(
-            recipients=reader.optional(BACKUP_RECIPIENTS, _recipients) or (),
+            recipients=reader.optional(BACKUP_RECIPIENTS, recipients) or (),
             passphrase_file=reader.optional(BACKUP_PASSPHRASE_FILE, absolute_path),
             identity_file=reader.optional(BACKUP_IDENTITY_FILE, absolute_path),
         )
@@ -57,7 +57,8 @@ def unreadable(setting: Setting, problem: OSError | UnicodeDecodeError) -> Setti
     return SettingsError(setting.name, f"the path of a text file that this user can read ({fault})")
 
 
-def _recipients(text: str) -> tuple[str, ...]:
+def recipients(text: str) -> tuple[str, ...]:
+    """Parses age public keys with commas between them. Raises Malformed."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         Lock.for_recipients(found)

@@ -7,6 +7,7 @@ import click
 from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import SHOWS_ERRORS
 from bus.telemetry.settings import NowhereToSend
+from supervisor.backup.settings import BackupSettings
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.files import FilesSettings
@@ -30,6 +31,8 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
         FilesSettings.from_environ(os.environ)
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
+    if not quiet:  # as a start asks, which needs no backups
+        BackupSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
     control_path(settings.state_dir, settings.runtime_dir)
     if not quiet:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import trio
 
 from bus.records.keys import Keys
-from bus.steps.last_backup import LastBackup, last_backup
+from bus.steps.last_backup import MOST_RECIPIENTS, LastBackup, last_backup
 from bus.transport.client import open_redis
 from bus.transport.clock import redis_ms
 from bus.transport.lua import Scripts
@@ -34,6 +34,8 @@ def look_at_backups(case: Case) -> Iterator[Finding]:
         yield unknown(SUBJECT, "age", "unknown without Redis, where it is noted", "docs/runbooks/redis.md")
         return
     yield _age(backup, now_ms, case.backup_max_age_seconds / 3600)
+    if backup is not None and backup.sealed_to is not None and case.backup_recipients:
+        yield _recipients(backup.sealed_to, case.backup_recipients)
 
 
 async def _noted(url: str, keys: Keys, seconds: float) -> tuple[LastBackup | None, int]:
@@ -63,6 +65,16 @@ def _age(backup: LastBackup | None, now_ms: int, most_hours: float) -> Finding:
         return warn(SUBJECT, "age", f"{said}; {allowed}", f"put Redis' clock right if it is wrong now; then {MAKE_ONE}")
     verdict = at_most(hours, warns=most_hours, spoils=SPOILS_AFTER * most_hours)
     return judged(SUBJECT, "age", verdict, f"{said}; {allowed}", MAKE_ONE)
+
+
+def _recipients(sealed_to: tuple[str, ...], wanted: tuple[str, ...]) -> Finding:
+    """Judges whether the last backup opens with the keys that the settings name now: another may be lost, or known to others."""
+    if set(sealed_to) == set(wanted[:MOST_RECIPIENTS]):
+        return ok(SUBJECT, "recipients", "the last one is sealed to those of HASHEE_BACKUP_RECIPIENTS")
+    said = "the last one is not sealed to the keys of HASHEE_BACKUP_RECIPIENTS"
+    return warn(
+        SUBJECT, "recipients", said, f"where the timer or CronJob reads its settings, name the same; then {MAKE_ONE}"
+    )
 
 
 def sealed(recipients: tuple[str, ...] | None) -> str:

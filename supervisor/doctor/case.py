@@ -10,8 +10,9 @@ from bus.settings.places import runtime_dir_of, state_dir_of
 from bus.settings.reader import SettingsError, SettingsReader, number
 from bus.settings.shared import REDIS_URL, agent_id_of, shows_errors_of
 from bus.settings.spool_place import SpoolPlace, spool_place_of
+from supervisor.backup.settings import BackupSettings, recipients
 from supervisor.settings import parsers
-from supervisor.settings.backup_age import backup_max_age_seconds_of
+from supervisor.settings.backup_age import BACKUP_RECIPIENTS, backup_max_age_seconds_of
 from supervisor.settings.key_settings import keystore_path
 from supervisor.settings.secrets import Secret
 from supervisor.settings.supervisor import SupervisorSettings
@@ -43,6 +44,7 @@ class Case:
     keystore: Path | None
     drain_seconds: float
     backup_max_age_seconds: float
+    backup_recipients: tuple[str, ...]
     memory_bytes: int | None
     redis_memory_bytes: int | None
     has_files: bool
@@ -85,10 +87,11 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
             return None  # the whole reading below says so
         return value
 
-    try:
-        SupervisorSettings.from_environ(environ)
-    except SettingsError as problem:
-        problems = (*problems, str(problem))
+    for whole in (SupervisorSettings.from_environ, BackupSettings.from_environ):
+        try:
+            whole(environ)
+        except SettingsError as problem:
+            problems = (*problems, str(problem))
     base_url = one(lambda reader: reader.required(BASE_URL, parsers.base_url, ""))
     agent_id = one(agent_id_of)
     return Case(
@@ -108,6 +111,7 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
         keystore=None if agent_id is None else keystore_path(SettingsReader(environ), agent_id),
         drain_seconds=one(lambda reader: reader.required(DRAIN_SECONDS, number(0, 3600), 0.0)) or 0.0,
         backup_max_age_seconds=one(backup_max_age_seconds_of) or 0.0,
+        backup_recipients=one(lambda reader: reader.optional(BACKUP_RECIPIENTS, recipients) or ()) or (),
         memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),
         redis_memory_bytes=one(lambda reader: reader.optional(REDIS_MEMORY, parsers.mebibytes(24))),
         has_files=environ.get(FILES_URL.name, "").strip() != NONE,

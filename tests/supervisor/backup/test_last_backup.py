@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyrage  # type: ignore[import-untyped]
 import pytest
 import redis
 from rich.console import Console
@@ -138,9 +139,12 @@ def test_an_age_is_expected_of_whoever_says_that_backups_are_made(environ: dict[
 
 
 def test_the_doctor_tells_its_age_against_what_it_may_have(tmp_path: Path) -> None:
+    def findings(**more: str) -> dict[str, Finding]:
+        case = case_of(tmp_path, None, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY, **more)
+        return named(look_at_backups(case))
+
     def look(hours: str) -> Finding:
-        case = case_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY, HASHEE_BACKUP_MAX_AGE_HOURS=hours)
-        return named(look_at_backups(case))["backup: age"]
+        return findings(HASHEE_BACKUP_MAX_AGE_HOURS=hours)["backup: age"]
 
     with running_redis(tmp_path) as server, redis.Redis(unix_socket_path=str(server.socket)) as client:
         url = server.url
@@ -161,6 +165,13 @@ def test_the_doctor_tells_its_age_against_what_it_may_have(tmp_path: Path) -> No
         client.zadd(key, {msgspec.json.encode(ahead): ahead.made_ms})
         assert look("36").verdict == "warn"
         assert "dated 5.0 h ahead of Redis' clock, so its age is not known" in look("0").said
+        own, another = LOCK.sealed_to[0], str(pyrage.x25519.Identity.generate().to_public())
+        client.delete(key)
+        note = LastBackup.of(1, 1, FINGERPRINT, sealed_to=[own], place="p")
+        client.zadd(key, {msgspec.json.encode(note): 1})
+        for wanted, verdict in ((own, "ok"), (another, "warn"), (f"{own},{another}", "warn")):
+            assert findings(HASHEE_BACKUP_RECIPIENTS=wanted)["backup: recipients"].verdict == verdict
+        assert "backup: recipients" not in findings()
     assert look("36").verdict == "unknown"
 
 

@@ -47,6 +47,16 @@ def test_a_malformed_setting_is_78_and_one_line_without_its_value(tmp_path: Path
     assert not (tmp_path / "state").exists()
 
 
+def test_a_public_key_of_backups_that_is_none_is_told_where_settings_are_checked_and_stops_no_start(
+    tmp_path: Path,
+) -> None:
+    environ = process_environ(tmp_path / "state", HASHEE_BACKUP_RECIPIENTS="age1qqqq")
+    done = run("check-settings", environ=environ, cwd=tmp_path)
+    said = "hashee-agent: HASHEE_BACKUP_RECIPIENTS is malformed: expected age public keys (age1…), with commas between them"
+    assert (done.returncode, done.stderr.splitlines()) == (78, [said])
+    assert run("check-settings", "--quiet", environ=environ, cwd=tmp_path).returncode == 0  # as `up` asks
+
+
 def test_every_command_can_be_loaded_and_explains_itself() -> None:
     for name in COMMANDS:
         if name in PASSED_ON:

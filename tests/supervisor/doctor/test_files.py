@@ -103,6 +103,8 @@ def test_settings_that_cannot_be_read_are_named_and_the_others_are_used(tmp_path
     case = case_of(tmp_path / "state", HASHEE_AGENT_TOKEN="wrong", HASHEE_DRAIN_SECONDS="7")
     found = named(look_at_settings(case))
     assert found["settings: readable"].said.startswith("HASHEE_AGENT_TOKEN is malformed: expected")
+    backups = named(look_at_settings(case_of(tmp_path, HASHEE_BACKUP_RECIPIENTS="age1qqqq")))
+    assert backups["settings: readable"].said.startswith("HASHEE_BACKUP_RECIPIENTS is malformed")
     assert found["settings: state directory"].verdict == "bad"
     assert (case.token, case.drain_seconds, case.agent_id) == (None, 7.0, AGENT_ID)
 
