@@ -13,7 +13,7 @@ from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of
 from bus.records.journal import JOURNAL_PREFIX, MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
 from bus.records.presence import Presence, presence_of
-from bus.records.records import BadRecord, Job, decode_job_record
+from bus.records.records import BadRecord, Job, NewerRecord, decode_job_record
 from bus.records.saved import pairs
 from bus.records.timers import Timer, pack_timer
 from bus.steps.job_steps import Finished, JobSteps, Said, Settled
@@ -25,7 +25,7 @@ from bus.transport.wire import Value
 PAGE, MOST_PAGES = 1000, 10
 """Of the ledger, in which `message_id_of` looks: ten seconds of a busy agent. A question that the relay took later is known by no quote."""
 
-LETTERS_PAGE = 100
+LETTERS_PAGE = 10
 """Of dead letters, each of up to a mebibyte, in which `may_come_back` looks for one."""
 
 MOST_WORKERS = 1000
@@ -269,7 +269,10 @@ class ThreadSteps(JobSteps):
 
 
 def _is_of(record: bytes, job_id: str) -> bool:
+    """Returns whether a dead letter may be of this job: one that a later version wrote may."""
     try:
         return decode_job_record(record).job_id == job_id
+    except NewerRecord:
+        return True
     except BadRecord:
         return False  # a reply's

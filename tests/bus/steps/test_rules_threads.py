@@ -436,6 +436,19 @@ async def test_rule_2_of_threads_an_answer_may_come_back_while_it_is_a_dead_lett
     assert await steps.bind_wait(other, "w") is Bound.BOUND
 
 
+async def test_rule_2_of_threads_a_dead_letter_of_a_later_version_may_be_the_answer_and_a_reply_is_none(
+    redis: RedisScene,
+) -> None:
+    talk, worker = await talk_and_worker(redis)
+    await talk.accept(1)
+    job = await taken(worker)
+    client, dead = redis.client, redis.keys.dead
+    client.ask("XADD", dead, "*", "r", msgspec.msgpack.encode([1, "a reply", CONVERSATION]))
+    assert not await worker.steps.may_come_back(job, "answer")
+    client.ask("XADD", dead, "*", "r", msgspec.msgpack.encode([9, "of another form"]))
+    assert await worker.steps.may_come_back(job, "answer")
+
+
 async def test_rule_3_of_threads_no_message_interrupts_a_job_that_answers(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene, Policies(busy="interrupt"))
     await talk.accept(1)
