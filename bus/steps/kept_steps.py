@@ -146,8 +146,7 @@ class KeptSteps(KeptEffects, ThreadSteps):
         known = self._lately.of(job.conversation_id) if job.version else None
         if known is not None and known.state_version == job.version:
             return known.state
-        packed, entry = await together(self._commands, self._asked_of_state(job), self._asked_of_entry(job))
-        return self._state(job, packed, entry)
+        return self._state(job, await self._commands.command(*self._asked_of_state(job)))
 
     async def read_exchanges(self, job: Job) -> list[Exchange]:
         """Returns the records of what was said, oldest first; `open_exchanges` opens them."""
@@ -155,8 +154,7 @@ class KeptSteps(KeptEffects, ThreadSteps):
         if known is not None and known.version == job.version:
             return known.exchanges
         place, asked = self._asked_of_history(job)
-        answer, entry = await together(self._commands, asked, self._asked_of_entry(job))
-        return await self._exchanges(job, place, answer, entry)
+        return await self._exchanges(job, place, await self._commands.command(*asked))
 
     async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
         """Returns what `read_state` and `read_exchanges` do, in one round trip, or none where both are known. Raises BadRecord.
@@ -167,9 +165,8 @@ class KeptSteps(KeptEffects, ThreadSteps):
         if known is not None and known.version == known.state_version == job.version:
             return known.state, known.exchanges
         place, asked = self._asked_of_history(job)
-        asked_both = (self._asked_of_state(job), asked, self._asked_of_entry(job))
-        packed, answer, entry = await together(self._commands, *asked_both)
-        return self._state(job, packed, entry), await self._exchanges(job, place, answer, entry)
+        packed, answer = await together(self._commands, self._asked_of_state(job), asked)
+        return self._state(job, packed), await self._exchanges(job, place, answer)
 
     def _asked_of_state(self, job: Job) -> tuple[Argument, ...]:
         return ("GET", self._keys.kept_in(job.conversation_id).state)
@@ -179,30 +176,21 @@ class KeptSteps(KeptEffects, ThreadSteps):
         place = self._lately.ask_from(job.conversation_id)
         return place, ("LRANGE", self._keys.kept_in(job.conversation_id).history, place, -1)
 
-    def _asked_of_entry(self, job: Job) -> tuple[Argument, ...]:
-        """Returns the command that says, behind what was read, of which job that was: of another one's by now where this job was lost."""
-        return ("HGET", self._keys.conversation(job.conversation_id), "entry")
-
-    def _version_read(self, job: Job, entry: Value) -> str:
-        """Returns the version of what was read in a job; one without has its own name until it ends, and '' stands for none."""
-        return (job.version or job.entry_id) if entry == job.entry_id.encode() else ""
-
-    def _state(self, job: Job, packed: Value, entry: Value) -> bytes | None:
-        """Opens a state that was read, and keeps it."""
+    def _state(self, job: Job, packed: Value) -> bytes | None:
+        """Opens a state that was read, and keeps it under the job's entry: whether that was still under way is known with its end."""
         body = None if packed is None else self._open_state(job, cast("bytes", packed))
-        self._lately.begin_state(job.conversation_id, body, self._version_read(job, entry))
+        self._lately.begin_state(job.conversation_id, body, job.entry_id)
         return body
 
-    async def _exchanges(self, job: Job, place: int, answer: Value, entry: Value) -> list[Exchange]:
+    async def _exchanges(self, job: Job, place: int, answer: Value) -> list[Exchange]:
         """Returns the whole history by its records from `place` on; reads all of it where that does not follow."""
-        at, records, version = job.conversation_id, cast("list[bytes]", answer), self._version_read(job, entry)
-        found = self._lately.follow(at, place, records, version)
+        at, records, read_in = job.conversation_id, cast("list[bytes]", answer), job.entry_id
+        found = self._lately.follow(at, place, records, read_in)
         if found is None and place:
-            asked = (("LRANGE", self._keys.history(at), 0, -1), self._asked_of_entry(job))
-            whole, entry = await together(self._commands, *asked)
-            records, version = cast("list[bytes]", whole), self._version_read(job, entry)
-            found = self._lately.follow(at, 0, records, version)
-        return self._lately.begin(at, records, version) if found is None else found
+            whole = await self._commands.command("LRANGE", self._keys.history(at), 0, -1)
+            records = cast("list[bytes]", whole)
+            found = self._lately.follow(at, 0, records, read_in)
+        return self._lately.begin(at, records, read_in) if found is None else found
 
     async def finish(
         self,
@@ -234,7 +222,7 @@ class KeptSteps(KeptEffects, ThreadSteps):
             at = job.conversation_id
             if any(effect[0] == "forget" for effect in effects):
                 self._lately.forget(at)
-            self._lately.wrote(at, job.version or job.entry_id, version, packed, exchanges)
+            self._lately.wrote(at, (job.entry_id, job.version), version, packed, exchanges)
         return finished
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:

@@ -70,7 +70,8 @@ class KeptRead(msgspec.Struct):
     """What is known of what is kept of a conversation: its history, and its state.
 
     `last`: the history's last record, b"" where it has none. `has_lost`: its oldest have gone lately. `version`, `state_version`: of what is kept
-    when the history, and when the state was as it is here; '' where that is not known. `made`: what a running job is to write, by its effect.
+    when the history, and when the state was as it is here; '' where that is not known, and until a job has ended the entry of that in which it was
+    read: had it been another one's meanwhile, it would not end here. `made`: what a running job is to write, by its effect.
     """
 
     exchanges: list[Exchange] = []
@@ -175,9 +176,11 @@ class KeptLately:
         if read is not None:
             read.made[operation] = (packed, made)
 
-    def wrote(self, conversation_id: str, before: str, after: str, packed: Mapping[str, bytes], count: int) -> None:
-        """Hears that a job has written these records, each by its effect, where `before` was the version of what is kept; `after`: its version
-        then, `count`: how many exchanges the history has then.
+    def wrote(
+        self, conversation_id: str, before: tuple[str, str], after: str, packed: Mapping[str, bytes], count: int
+    ) -> None:
+        """Hears that a job has ended that was under way until then, and has written these records, each by its effect. `before`: its entry, and the
+        version of what was kept, '' where it knew none; `after`: the version then, `count`: how many exchanges the history has then.
         """
         read = self._by_conversation.get(conversation_id)
         if read is None:
@@ -185,8 +188,8 @@ class KeptLately:
         made = {name: one for name, (record, one) in read.made.items() if packed.get(name) is record}
         self._bytes -= read.weight
         read.made.clear()
-        read.state_version = after if read.state_version == before else ""
-        read.version = after if read.version == before else ""
+        read.state_version = after if read.state_version and read.state_version in before else ""
+        read.version = after if read.version and read.version in before else ""
         if "state" in packed:
             state = made.get("state")
             read.state, read.state_version = (state, after) if isinstance(state, bytes) else (None, "")
