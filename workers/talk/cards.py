@@ -431,7 +431,7 @@ def check_files(cls: type[msgspec.Struct], taken: type[FormFile]) -> None:
         for one in (hint, *get_args(hint)):
             if isinstance(one, type) and issubclass(one, FormFile) and one is not taken:
                 raise BadCard(
-                    f"Form: {cls.__name__}.{name} is a {one.__name__}, and this handler reads a {taken.__name__}: a `def` handler "
+                    f"Form: {cls.__name__}.{name} is of {one.__name__}, and this handler reads {taken.__name__}: a `def` handler "
                     "takes BlockingFile, an `async def` handler InboundFile"
                 )
 

@@ -93,7 +93,7 @@ async def test_in_a_sync_handler_it_is_a_blocking_file() -> None:
     assert read == [b"one", b"one", b"two"], "the first in both runs that came to it"
 
 
-@pytest.mark.parametrize(("is_sync", "says"), [(True, "Report.photo is a InboundFile"), (False, "is a BlockingFile")])
+@pytest.mark.parametrize(("is_sync", "says"), [(True, "Report.photo is of InboundFile"), (False, "is of BlockingFile")])
 async def test_a_file_of_the_other_kind_of_handler_is_refused_with_the_remedy(*, is_sync: bool, says: str) -> None:
     agent = Agent()
     if is_sync:
