@@ -251,8 +251,8 @@ async def test_what_is_pushed_while_the_cursor_stands_comes_with_the_poll_before
 ) -> None:
     async with scene(tmp_path) as (core, ada):
         core.rest.history += [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(MOST_UNPOLLED + 20)]
-        for at in range(0, len(core.rest.history), 200):
-            for frame in core.rest.history[at : at + 200]:
+        for at in range(0, len(core.rest.history), 20):  # each portion within the time that a test has
+            for frame in core.rest.history[at : at + 20]:
                 assert isinstance(frame, MessageNew)
                 core.inbound.push(frame)
             await core.until_idle()
