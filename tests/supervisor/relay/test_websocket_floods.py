@@ -72,21 +72,19 @@ async def test_a_close_while_too_much_lies_unread_is_a_whole_handshake() -> None
     answered = trio.Event()
 
     async def flood_and_answer(peer: Peer) -> None:
+        closing: list[bytes] = []
+
+        async def hear() -> None:
+            opcode, payload = await peer.read_frame()
+            assert opcode == CLOSE
+            closing.append(payload)
+
         async with trio.open_nursery() as nursery:
-
-            async def flood() -> None:
-                while not answered.is_set():
-                    await peer.frame(TEXT, b"x" * MIB)
-
-            async def answer() -> None:
-                opcode, payload = await peer.read_frame()
-                assert opcode == CLOSE
-                answered.set()
-                await trio.testing.wait_all_tasks_blocked()
-                await peer.frame(CLOSE, payload)
-
-            nursery.start_soon(flood)
-            nursery.start_soon(answer)
+            nursery.start_soon(hear)
+            while not closing:
+                await peer.frame(TEXT, b"x" * MIB)
+        await peer.frame(CLOSE, closing[0])
+        answered.set()
 
     async with patience(), raw_server(flood_and_answer) as url, open_websocket(url) as socket:
         await trio.testing.wait_all_tasks_blocked(0.1)
