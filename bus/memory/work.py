@@ -92,7 +92,6 @@ class MemorySteps(KeptEffects):
             deliveries=entry.deliveries,
             strikes=entry.strikes,
             has_past=entry.has_past,
-            version=entry.version,
             key=self._bus_key,
             agent_id=self._agent_id,
         )
@@ -276,7 +275,7 @@ class MemorySteps(KeptEffects):
         for effect in effects:
             self._write(job.conversation_id, effect)
         self._world.wrote()
-        self._world.end_job(at, self._version_after(job, effects))
+        self._world.end_job(at)
         return Finished.DONE
 
     def seal_entry(self, job: Job, name: str, value: bytes) -> bytes:

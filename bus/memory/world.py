@@ -41,8 +41,6 @@ class Entry:
     interrupted: bool = False
     has_past: bool = False
     """As it was when this entry was made: what a dropped letter took with it meanwhile is still looked for."""
-    version: str = ""
-    """Of what was kept of the conversation when this entry was made."""
     holder: str | None = None
     renewed_ms: int = 0
 
@@ -122,9 +120,6 @@ class Conversation:
     cards_before_death: dict[str, dict[str, str]] = field(default_factory=dict)
     state: bytes | None = None
     history: list[bytes] = field(default_factory=list)
-    version: str = ""
-    """Of both, while no job is under way."""
-
     waits: dict[str, bytes] = field(default_factory=dict)
     """Wait → record."""
 
@@ -274,7 +269,6 @@ class World:
         is_first_schema = bool(at.waits) and record[1] == SCHEMA_VERSION
         entry = self.new_entry(record[:1] + bytes([PLACED_SCHEMA]) + record[2:] if is_first_schema else record)
         entry.has_past = bool(at.waits or at.emitted_before_death)
-        entry.version = at.version
         return entry
 
     # Quarantine
@@ -447,10 +441,9 @@ class World:
             else:
                 at.job.interrupted = True
 
-    def end_job(self, at: Conversation, version: str = "") -> None:
-        """It is over, however: the next one, or none. `version`: of what is kept now."""
+    def end_job(self, at: Conversation) -> None:
+        """It is over, however: the next one, or none."""
         at.job = at.retry = None
-        at.version = version
         at.frozen = at.is_uninterrupted = False
         at.waited = 0
         at.together, at.emitted, at.cards_at, at.journal, at.stopped = [], set(), {}, {}, ""

@@ -16,10 +16,10 @@ MOST_BOARDS = 1000  # conversations whose key names are kept: those in which som
 class KeptKeys(NamedTuple):
     """The keys of what handlers keep of a conversation and what belongs to it, in the order of bus/scripts/jobs/settle.lua."""
 
+    waits: str
     state: str
     history: str
     histories: str
-    waits: str
     timers: str
     alarms: str
     cards: str
@@ -47,7 +47,7 @@ class Keys:
         return self._kept_ins(conversation_id)
 
     def _kept_in(self, at: str) -> KeptKeys:
-        in_it = (self.state(at), self.history(at), self.histories, self.waits(at))
+        in_it = (self.waits(at), self.state(at), self.history(at), self.histories)
         return KeptKeys(*in_it, self.timers(at), self.alarms, self.cards(at), self.store)
 
     def _board(self, conversation_id: str) -> tuple[str, ...]:

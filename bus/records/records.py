@@ -114,8 +114,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces. `kind`: of a placed job what it
     is; then `message` has its content as payload, and its sender is who the conversation is with, '' in a group.
     `seq`: the message's place in its conversation. `continues`: the first job of the thread, if it is an earlier one. `epoch`: in which the
-    thread's message was taken in; None where that is not known. `version`: of the conversation's state and history, while this job is under way;
-    '' where that is not known.
+    thread's message was taken in; None where that is not known.
     """
 
     entry_id: str
@@ -133,7 +132,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     continues: str = ""
     epoch: int | None = None
-    version: str = ""
 
     @property
     def thread_id(self) -> str:
@@ -339,7 +337,6 @@ def unpack_job(
     agent_id: str,
     strikes: int = 0,
     has_past: bool = False,
-    version: str = "",
 ) -> Job:
     """Opens a record of `jobs`; raises BadRecord."""
     record = decode_job_record(packed)
@@ -359,7 +356,6 @@ def unpack_job(
         kind=cast("JobKind", record.kind or "message"),
         seq=record.seq,
         epoch=record.taken_in - 1 if record.taken_in else None,
-        version=version,
     )
 
 

@@ -354,20 +354,15 @@ local function deliveries_that_count(job)
 end
 
 -- Starts a job's first delivery. `kept`: how many dead letters that were brought back the conversation has; this may be one (field k).
--- `version`: of its state and history as they are now (field v), so that a worker that knows them so reads neither; false where that is not known.
--- A conversation has it at rest in its field `began`, which every version of this program takes away when a job ends: so it is gone where one has
--- ended that may have written there without making a new one.
-local function add_new_job(record, kept, version)
+local function add_new_job(record, kept)
   if kept then
-    return redis.call('XADD', JOBS, '*', 'r', as_maybe_an_answer(record), 'a', '1', 'd', '1', 's', '0', 'k', '1',
-      unpack(version and { 'v', version } or {}))
+    return redis.call('XADD', JOBS, '*', 'r', as_maybe_an_answer(record), 'a', '1', 'd', '1', 's', '0', 'k', '1')
   end
-  if version then return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0', 'v', version) end
   return redis.call('XADD', JOBS, '*', 'r', record, 'a', '1', 'd', '1', 's', '0')
 end
 
-local function start_new_job(seq, record, kept, version)
-  local entry = add_new_job(record, kept, version)
+local function start_new_job(seq, record, kept)
+  local entry = add_new_job(record, kept)
   redis.call('HSET', CONVERSATION, 'entry', entry, 'seq', seq)
   return entry
 end
@@ -415,7 +410,7 @@ local function start_waiting_job()
   redis.call('DECR', WAITING)
   unpark()
   count_running(record)
-  local started = start_new_job(seq, record, unpack(redis.call('HMGET', CONVERSATION, 'kept', 'began')))
+  local started = start_new_job(seq, record, redis.call('HGET', CONVERSATION, 'kept'))
   if policy('busy') == 'interrupt' and stands_apart(record) ~= 'answer' and has_who_interrupts() then interrupt(started) end
   return true
 end
@@ -434,21 +429,19 @@ local function start_first_placed()
   redis.call('ZREM', PLACED, first[1])
   if redis.call('EXISTS', PLACED) == 0 then redis.call('HDEL', CONVERSATION, 'placed') end
   count_running(first[1])
-  start_new_job(AFTER_ALL, first[1], unpack(redis.call('HMGET', CONVERSATION, 'kept', 'began')))
+  start_new_job(AFTER_ALL, first[1], redis.call('HGET', CONVERSATION, 'kept'))
   return true
 end
 
 -- Starts the next job of the mailbox, or lets the conversation rest, after the job of `entry` has ended. If they are known: `has_reply`, whether a
--- reply is under way; `load` and `has_placed`, the conversation's fields, false for none. `row`: fields that say what is kept now, `began` among them
--- (`add_new_job`).
-local function start_next_job(entry, has_reply, load, has_placed, row)
+-- reply is under way; `load` and `has_placed`, the conversation's fields, false for none.
+local function start_next_job(entry, has_reply, load, has_placed)
   redis.call('DEL', EMITTED, TOGETHER)
   redis.call('SREM', INTERRUPTED, entry)
   if load == nil then load = redis.call('HGET', CONVERSATION, 'load') end
   if has_placed == nil then has_placed = redis.call('HGET', CONVERSATION, 'placed') end
   if load then take_off_running(load) end
   redis.call('HDEL', CONVERSATION, 'entry', 'seq', 'began', 'frozen', 'load', 'stop', 'waited')
-  if row then redis.call('HSET', CONVERSATION, unpack(row)) end
   if has_placed and start_first_placed() then return end
   if redis.call('EXISTS', MAILBOX, PARKED) > 0 and start_waiting_job() then return end
   if has_reply == nil then has_reply = redis.call('HEXISTS', CONVERSATION, 'reply') == 1 end
@@ -507,12 +500,12 @@ end
 -- Puts a job that no message began behind everything that waits in the conversation; where nothing is under way it runs at once.
 -- It neither interrupts nor is parked, and counts against no mailbox. `behind`: key of the conversations in which such jobs wait.
 local function join_behind(record, behind)
-  local entry, next, kept, version = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept', 'began'))
+  local entry, next, kept = unpack(redis.call('HMGET', CONVERSATION, 'entry', 'next', 'kept'))
   if is_idle() then begin_work() end
   if not entry then
     local load = load_of_new(record)
     if load then redis.call('HSET', CONVERSATION, 'load', load) end
-    return start_new_job(AFTER_ALL, record, kept, version)
+    return start_new_job(AFTER_ALL, record, kept)
   end
   count_waiting(record)
   local before, last = tonumber(next or 1) - 1, redis.call('ZRANGE', PLACED, -1, -1, 'WITHSCORES')
@@ -615,12 +608,12 @@ local function flag_stop(entry, what)
   start_job(job.r, job.a, job.d, job.s or 0, job.k)
 end
 
--- Gives a message to the handler: at once, or behind the job of `entry`. `kept`, `version`: the conversation's fields `kept` and `began`.
-local function deliver(seq, record, entry, kept, version)
+-- Gives a message to the handler: at once, or behind the job of `entry`.
+local function deliver(seq, record, entry, kept)
   if not entry then
     local load = load_of_new(record)
     if load then redis.call('HSET', CONVERSATION, 'load', load) end
-    return start_new_job(seq, record, kept, version)
+    return start_new_job(seq, record, kept)
   end
   enqueue(seq, record)
   if policy('busy') ~= 'interrupt' or seq < tonumber(redis.call('HGET', CONVERSATION, 'seq') or 0) then return end
@@ -785,12 +778,15 @@ local function exchanged_ms(record)
   return tonumber(string.match(part_of(record, 4), '^%d+') or 0)
 end
 
--- Counts an exchange that comes (`sign` 1) or goes (-1) on its day, so that what has expired with its key is not counted for ever; in its
--- conversation it is counted by the field `history`.
+-- Counts an exchange that comes (`sign` 1) or goes (-1): in its conversation, and on its day, so that what has expired with its key is not counted for ever.
+-- -> the conversation's bytes
 local function count_exchange(histories, record, sign)
   local bytes = string.format('%d', sign * size_of(record)) -- a text: Redis prints a number of Lua's at some cost
   local day = string.format('%d', math.floor(exchanged_ms(record) / 86400000))
+  local mine = redis.call('HINCRBY', CONVERSATION, 'history', bytes)
+  if mine <= 0 then redis.call('HDEL', CONVERSATION, 'history') end
   if redis.call('HINCRBY', histories, day, bytes) <= 0 then redis.call('HDEL', histories, day) end
+  return mine
 end
 
 -- -> bytes of all histories, and their bound (nil for none)
@@ -814,33 +810,28 @@ local function oldest_ms(history)
 end
 
 -- Two exchanges stay. Of more the oldest goes while there are too many, it is too old, or the conversation has more than its share (as has_room).
--- The conversation says how many bytes there are (`history`), and when the oldest ended and the expiry was moved (`history_from`): looking at the
--- oldest each time took as long as all else here. What a former version has left there has one time, and the oldest is looked at; where one has taken
--- the oldest away and left the time it is too early, and one is looked at in vain.
--- `had`, `noted`: these fields. -> how many there are now, and what these fields are to be: they are written with the job's end (start_next_job)
-local function keep_exchange(history, histories, record, had, noted)
+-- The conversation says when its oldest ended (`history_from`): looking at that one each time took as long as all else here. Where a former version,
+-- which does not write it, has taken the oldest away it is too early, and one is looked at in vain.
+local function keep_exchange(history, histories, record)
   local length = redis.call('RPUSH', history, record)
+  local noted = length > 1 and redis.call('HGET', CONVERSATION, 'history_from')
+  if length == 1 then redis.call('HDEL', CONVERSATION, 'history') end -- what was there has expired
+  redis.call('PEXPIRE', history, '2592000000')
+  local mine = count_exchange(histories, record, 1)
   local now = now_ms()
-  local from, moved = string.match(length > 1 and noted or '', '^(%d+) (%d+)$') -- of one alone: what was there has expired
-  if not moved or math.abs(now - moved) > 3600000 then
-    redis.call('PEXPIRE', history, '2592000000')
-    moved = string.format('%d', now)
-  end
-  count_exchange(histories, record, 1)
-  local mine = size_of(record) + (length > 1 and tonumber(had or 0) or 0)
   local total, most = bytes_of_histories(histories, now)
-  from = tonumber(from) or (length > 1 and oldest_ms(history)) or exchanged_ms(record)
+  local from = tonumber(noted or nil) or (length > 1 and oldest_ms(history)) or exchanged_ms(record)
   local function goes()
     return length > 2 and (length > 100 or mine > 262144 or (most and mine > (most - total) / 4) or from < now - 2592000000)
   end
   if from < now - 2592000000 then from = oldest_ms(history) end
   while goes() do
     local oldest = redis.call('LPOP', history)
-    count_exchange(histories, oldest, -1)
-    mine, total, length = mine - size_of(oldest), total - size_of(oldest), length - 1
+    mine, total, length = count_exchange(histories, oldest, -1), total - size_of(oldest), length - 1
     from = oldest_ms(history)
   end
-  return length, string.format('%d', mine), string.format('%d ', from) .. moved
+  from = string.format('%d', from)
+  if from ~= noted then redis.call('HSET', CONVERSATION, 'history_from', from) end
 end
 
 local function forget_history(history, histories)
@@ -899,7 +890,7 @@ end
 
 -- The effects of a job's end (settle.lua) that few jobs have, in a function of their own: what only they need is made only where there is one.
 -- -> { refused: by op, where it depends: -> why it may not be written, or nil; write: by op }
-local function seldom_effects(state, history, histories, waits, timers, alarms, cards, store)
+local function seldom_effects(waits, state, history, histories, timers, alarms, cards, store)
   local more, more_waits = { keys = 0, bytes = 0 }, { bytes = 0 } -- in the store; of all waits
   local refused = {
     wait = function(id, record) return wait_has_no_room(waits, id, record, more_waits) end,

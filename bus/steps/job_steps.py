@@ -156,7 +156,6 @@ class JobSteps:
             deliveries=int(fields["d"]),
             strikes=int(fields.get("s", 0)),
             has_past="k" in fields,
-            version=fields["v"].decode() if "v" in fields else "",
             key=self._bus_key,
             agent_id=self._agent_id,
         )

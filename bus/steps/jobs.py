@@ -149,7 +149,7 @@ class JobStore(KeptSteps):
 
     async def seen(self, presence: Presence | None = None) -> None:
         """Notes, at Redis' time, that this consumer lives, and its state; called every few seconds."""
-        self._lately.sweep()
+        self._read_lately.sweep()
         redis_ms, ahead_ms = await clock_of(self._client)
         if presence is not None:
             told = msgspec.json.encode(msgspec.structs.replace(presence, redis_clock_ahead_ms=ahead_ms))
@@ -210,7 +210,6 @@ class JobStore(KeptSteps):
     def release(self, job: Job) -> None:
         """Stops renewing the lease: the job has ended or is lost."""
         self._leases.release(job.entry_id)
-        self._lately.end(job.entry_id, job.conversation_id)
         self._in_hand.discard(job.entry_id)
         self._stops.pop(job.entry_id, None)
 

@@ -1,11 +1,10 @@
 """The steps of a worker with what handlers keep of a conversation: read while a job runs, written with its end as effects of `settle`.
 
-The job's lease is the guard: nobody else writes it meanwhile. A job may say at which version it is, and what is known here at that version is not read.
+The job's lease is the guard: nobody else writes it meanwhile, so it needs no version.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -19,23 +18,16 @@ from bus.records.kept import (
     open_kept,
     open_sealed,
     pack_kept,
-    size_of_exchange,
 )
 from bus.records.records import BadRecord, Job
 from bus.records.sealing import BusKey
-from bus.steps.job_steps import Finished, Said, Settled
-from bus.steps.opened import Exchange, KeptLately
+from bus.steps.opened import Exchange, HistoriesLately
 from bus.steps.thread_steps import Effect, ThreadSteps
 from bus.transport.client import together
 from bus.transport.lua import Argument
 from bus.transport.wire import Value
 
 Decoded = TypeVar("Decoded")
-
-CHANGES = frozenset({"state", "exchange", "forget"})
-"""The effects that change what is kept of a conversation."""
-VERSION_RANDOM_BYTES = 8
-"""Drawn for each change: in a Redis that went back no number comes again that stood for something else."""
 
 
 class KeptEffects:
@@ -45,27 +37,19 @@ class KeptEffects:
     _agent_id: str
 
     @cached_property
-    def _lately(self) -> KeptLately:
-        return KeptLately.here()
+    def _read_lately(self) -> HistoriesLately:
+        return HistoriesLately.here()
 
     def state_effect(self, job: Job, body: bytes) -> Effect:
         """Returns the effect that writes the state."""
         packed = pack_kept(body, STATE, job.conversation_id, key=self._bus_key, agent_id=self._agent_id)
-        self._lately.is_to_write(job.conversation_id, "state", packed, body)
         return ("state", packed, "", "")
 
     def exchange_effect(self, job: Job, at_ms: int, body: bytes) -> Effect:
         """Returns the effect that adds what was said in the job."""
         name = exchange_name(at_ms, job.thread_id)
         packed = pack_kept(body, EXCHANGE, job.conversation_id, name, key=self._bus_key, agent_id=self._agent_id)
-        made = Exchange(at_ms, job.thread_id, b"", size_of_exchange(packed), body=body)
-        self._lately.is_to_write(job.conversation_id, "exchange", packed, made)
         return ("exchange", packed, "", "")
-
-    def _version_after(self, job: Job, effects: Iterable[Effect]) -> str:
-        """Returns the version of what is kept behind a job with these effects: a new one, which nobody can have had before, where it is changed."""
-        is_changed = any(effect[0] in CHANGES for effect in effects)
-        return os.urandom(VERSION_RANDOM_BYTES).hex() if is_changed else job.version
 
     def store_effect(self, name: str, version: bytes | None, body: bytes | None) -> Effect:
         """Returns the effect that puts a value into the store, or with None takes it away.
@@ -85,7 +69,7 @@ class KeptEffects:
 
     def forget_effect(self, job: Job) -> Effect:
         """Returns the effect that deletes all that is kept of the conversation."""
-        self._lately.forget(job.conversation_id)
+        self._read_lately.forget(job.conversation_id)
         return ("forget", "", "", "")
 
     def _now_ms(self) -> float:
@@ -126,15 +110,15 @@ class KeptEffects:
 
     def _open_exchange(self, job: Job, exchange: Exchange, decode: Callable[[bytes], object]) -> bool:
         """Opens and decodes an exchange, in whichever thread its handler looks at it; False if it does not open."""
-        sealed, body = exchange.sealed, exchange.body
-        if exchange.decoded is None:  # else another thread was first, and has taken these away
+        sealed = exchange.sealed
+        if exchange.decoded is None:  # else another thread was first, and has taken what is sealed away
             name = exchange_name(exchange.at_ms, exchange.thread_id)
             try:
-                body = body or open_sealed(sealed, (EXCHANGE, self._agent_id, job.conversation_id, name), self._bus_key)
+                body = open_sealed(sealed, (EXCHANGE, self._agent_id, job.conversation_id, name), self._bus_key)
             except BadRecord:
                 return False
             exchange.decoded = decode(body)
-            exchange.sealed = exchange.body = b""
+            exchange.sealed = b""
         return True
 
 
@@ -143,89 +127,42 @@ class KeptSteps(KeptEffects, ThreadSteps):
 
     async def read_state(self, job: Job) -> bytes | None:
         """Returns the state of the job's conversation, None if it has none. Raises BadRecord."""
-        known = self._lately.of(job.conversation_id) if job.version else None
-        if known is not None and known.state_version == job.version:
-            return known.state
-        return self._state(job, await self._commands.command(*self._asked_of_state(job)))
+        packed = cast(
+            "bytes | None", await self._commands.command("GET", self._keys.kept_in(job.conversation_id).state)
+        )
+        return None if packed is None else self._open_state(job, packed)
 
     async def read_exchanges(self, job: Job) -> list[Exchange]:
         """Returns the records of what was said, oldest first; `open_exchanges` opens them."""
-        known = self._lately.of(job.conversation_id) if job.version else None
-        if known is not None and known.version == job.version:
-            return known.exchanges
         place, asked = self._asked_of_history(job)
         return await self._exchanges(job, place, await self._commands.command(*asked))
 
-    async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
-        """Returns what `read_state` and `read_exchanges` do, in one round trip, or none where both are known. Raises BadRecord.
-
-        By commands of their own: a script would copy all records twice more, and nobody else writes them while the job runs.
-        """
-        known = self._lately.of(job.conversation_id) if job.version else None
-        if known is not None and known.version == known.state_version == job.version:
-            return known.state, known.exchanges
-        place, asked = self._asked_of_history(job)
-        packed, answer = await together(self._commands, self._asked_of_state(job), asked)
-        return self._state(job, packed), await self._exchanges(job, place, answer)
-
-    def _asked_of_state(self, job: Job) -> tuple[Argument, ...]:
-        return ("GET", self._keys.kept_in(job.conversation_id).state)
-
     def _asked_of_history(self, job: Job) -> tuple[int, tuple[Argument, ...]]:
         """Returns the command that reads what of a history is not known here, and from which place on that is."""
-        place = self._lately.ask_from(job.conversation_id)
+        place = self._read_lately.ask_from(job.conversation_id)
         return place, ("LRANGE", self._keys.kept_in(job.conversation_id).history, place, -1)
-
-    def _state(self, job: Job, packed: Value) -> bytes | None:
-        """Opens a state that was read, and keeps it under the job's entry: whether that was still under way is known with its end."""
-        body = None if packed is None else self._open_state(job, cast("bytes", packed))
-        self._lately.begin_state(job.conversation_id, body, job.entry_id)
-        return body
 
     async def _exchanges(self, job: Job, place: int, answer: Value) -> list[Exchange]:
         """Returns the whole history by its records from `place` on; reads all of it where that does not follow."""
-        at, records, read_in = job.conversation_id, cast("list[bytes]", answer), job.entry_id
-        found = self._lately.follow(at, place, records, read_in)
+        at, records = job.conversation_id, cast("list[bytes]", answer)
+        found = self._read_lately.follow(at, place, records)
         if found is None and place:
             whole = await self._commands.command("LRANGE", self._keys.history(at), 0, -1)
             records = cast("list[bytes]", whole)
-            found = self._lately.follow(at, 0, records, read_in)
-        return self._lately.begin(at, records, read_in) if found is None else found
-
-    async def finish(
-        self,
-        job: Job,
-        outcome: Settled = "done",
-        *,
-        last: Sequence[Said] = (),
-        began_ms: int | None = None,
-    ) -> Finished:
-        """Ends a job that went well and changes nothing of what is kept, which has the version then that it had, where one is known."""
-        if job.version:
-            return await self.settle(job, outcome, (), last=last, began_ms=began_ms)
-        return await super().finish(job, outcome, last=last, began_ms=began_ms)
-
-    async def settle(
-        self,
-        job: Job,
-        outcome: Settled,
-        effects: Sequence[Effect],
-        *,
-        last: Sequence[Said] = (),
-        began_ms: int | None = None,
-    ) -> Finished:
-        """Ends a job as `finish` does, and writes its effects in the same step, all of them or none. What it writes is known here then."""
-        version = self._version_after(job, effects)
-        finished, exchanges = await self._settle(job, outcome, effects, version, last=last, began_ms=began_ms)
-        if finished is Finished.DONE and version:
-            packed = {str(op): record for op, record, _, _ in effects if op in CHANGES and isinstance(record, bytes)}
-            at = job.conversation_id
-            if any(effect[0] == "forget" for effect in effects):
-                self._lately.forget(at)
-            self._lately.wrote(at, (job.entry_id, job.version), version, packed, exchanges)
-        return finished
+            found = self._read_lately.follow(at, 0, records)
+        return self._read_lately.begin(at, records) if found is None else found
 
     async def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
         """Returns a value of the store with its version; b"" and None where there is none. Raises BadRecord."""
         packed = cast("bytes | None", await self._commands.command("HGET", self._keys.store, name))
         return self._open_stored(name, packed)
+
+    async def read_both(self, job: Job) -> tuple[bytes | None, list[Exchange]]:
+        """Returns what `read_state` and `read_exchanges` do, in one round trip. Raises BadRecord.
+
+        By two commands: a script would copy all records twice more, and nobody else writes them while the job runs.
+        """
+        place, asked = self._asked_of_history(job)
+        state, answer = await together(self._commands, ("GET", self._keys.kept_in(job.conversation_id).state), asked)
+        opened = None if state is None else self._open_state(job, cast("bytes", state))
+        return opened, await self._exchanges(job, place, answer)

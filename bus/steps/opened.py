@@ -1,14 +1,13 @@
-"""What a worker knows of the states and histories that it has read or written lately, so that they are not read, opened and decoded anew for each
-message of a conversation.
+"""What a worker knows of the histories that it has read lately, so that a conversation's history is not read, opened and decoded anew for each of
+its messages.
 
 What is opened is plaintext, in this process alone, bounded in bytes and for a short time after its last use. What is known is never taken for
-true by itself: it is as old as the version that the job was handed out with, or Redis is asked for the last record that is known, and what stands
-behind it.
+true by itself: each read asks Redis for the last record that is known, and what stands behind it.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -31,9 +30,6 @@ BUSY_SECONDS: Final = 1.0
 least lately used one would always be the next that is needed.
 """
 
-KNOWN_BYTES: Final = 512
-"""What a conversation that is known takes beside its records."""
-
 MOST_GONE: Final = 4
 """So many of a full history's oldest may have gone since it was read here, each for one that other workers have added; after more it is read whole."""
 
@@ -41,7 +37,7 @@ MOST_GONE: Final = 4
 class Exchange(msgspec.Struct):
     """A record of a history: when it ended (0 if it does not say so, or cannot be read), and its thread. `sealed`: b"" once it is `decoded`.
 
-    `size`: what the record counts for in Redis. `body`: what is sealed in it, where this worker has written it; b"" once it is `decoded`.
+    `size`: what the record counts for in Redis.
     """
 
     at_ms: int
@@ -49,7 +45,6 @@ class Exchange(msgspec.Struct):
     sealed: bytes
     size: int = 0
     decoded: object = None
-    body: bytes = b""
 
     def __repr__(self) -> str:
         return f"Exchange(thread_id={self.thread_id!r}, {self.size} bytes)"
@@ -66,45 +61,28 @@ def exchange_in(packed: bytes) -> Exchange:
     return Exchange(at_ms, thread_id, record.sealed, size)
 
 
-class KeptRead(msgspec.Struct):
-    """What is known of what is kept of a conversation: its history, and its state.
+class HistoryRead(msgspec.Struct):
+    """A history as it was read. `last`: its last record. `has_lost`: its oldest have gone lately."""
 
-    `last`: the history's last record, b"" where it has none. `has_lost`: its oldest have gone lately. `version`, `state_version`: of what is kept
-    when the history, and when the state was as it is here; '' where that is not known, and until a job has ended the entry of that in which it was
-    read: had it been another one's meanwhile, it would not end here. `made`: what a running job is to write, by its effect.
-    """
-
-    exchanges: list[Exchange] = []
-    last: bytes = b""
-    size: int = 0
+    exchanges: list[Exchange]
+    last: bytes
+    size: int
     has_lost: bool = False
-    version: str = ""
-    state: bytes | None = None
-    state_version: str = ""
-    made: dict[str, tuple[bytes, bytes | Exchange]] = {}
     used_at: float = 0.0
 
-    @property
-    def weight(self) -> int:
-        """Returns the bytes that it is counted for."""
-        return self.size + (0 if self.state is None else len(self.state)) + KNOWN_BYTES
-
     def __repr__(self) -> str:
-        return f"KeptRead({len(self.exchanges)} exchanges, {self.size} bytes)"
+        return f"HistoryRead({len(self.exchanges)} exchanges, {self.size} bytes)"
 
 
-class KeptLately:
-    """What one worker knows of what it has read or written lately, by conversation.
+class HistoriesLately:
+    """The histories that one worker has read lately, by conversation.
 
-    A version tells what is kept from all that was kept there before and after: it is drawn anew with each change, and handed out with the next job.
-    A part that is known at the version of a job is as it is read from Redis, and is not asked for.
-
-    Else: a history only grows at its end and shrinks at its beginning, and no two of its records are the same: each is sealed with a nonce of its
-    own. So whoever finds the last record that is known here again, and where, knows how many of the oldest have gone.
+    A history only grows at its end and shrinks at its beginning, and no two of its records are the same: each is sealed with a nonce of its own. So
+    whoever finds the last record that is known here again, and where, knows how many of the oldest have gone.
     """
 
     @classmethod
-    def here(cls, limit_bytes: int | None = None) -> "KeptLately":
+    def here(cls, limit_bytes: int | None = None) -> "HistoriesLately":
         """Returns one that suits `limit_bytes`, or else what the kernel lets this process use."""
         return cls(most_bytes=min(MOST_BYTES, (limit_bytes or memory_limit_bytes()) // SHARE))
 
@@ -118,16 +96,8 @@ class KeptLately:
         self.most_bytes = most_bytes
         self._kept_seconds = kept_seconds
         self._busy_seconds = busy_seconds
-        self._by_conversation: OrderedDict[str, KeptRead] = OrderedDict()
+        self._by_conversation: OrderedDict[str, HistoryRead] = OrderedDict()
         self._bytes = 0
-
-    def of(self, conversation_id: str) -> KeptRead | None:
-        """Returns what is known of a conversation, which is used now."""
-        read = self._by_conversation.get(conversation_id)
-        if read is not None:
-            read.used_at = time.monotonic()
-            self._by_conversation.move_to_end(conversation_id)
-        return read
 
     def ask_from(self, conversation_id: str) -> int:
         """Returns the place in the list from which on its records are to be read; 0 if nothing is known of it."""
@@ -138,9 +108,7 @@ class KeptLately:
         may_lose = read.has_lost or known >= MOST_EXCHANGES
         return max(0, known - 1 - (MOST_GONE if may_lose else 0))
 
-    def follow(
-        self, conversation_id: str, place: int, records: list[bytes], version: str = ""
-    ) -> list[Exchange] | None:
+    def follow(self, conversation_id: str, place: int, records: list[bytes]) -> list[Exchange] | None:
         """Returns a history of which these are the records from this place on, as it follows from what is known, and keeps it; None if it does not."""
         read = self._by_conversation.get(conversation_id)
         if read is None or read.last not in records:
@@ -149,66 +117,19 @@ class KeptLately:
         gone = len(read.exchanges) - 1 - place - at
         if gone < 0:
             return None
-        self._bytes -= read.weight
-        self._grow(read, gone, [exchange_in(one) for one in records[at + 1 :]], records[-1])
-        read.version = version
-        self._keep(conversation_id, read)
-        return read.exchanges
-
-    def begin(self, conversation_id: str, records: list[bytes], version: str = "") -> list[Exchange]:
-        """Returns a history that was read whole, and keeps it."""
-        exchanges = [exchange_in(one) for one in records]
-        read = self._taken_out(conversation_id)
-        read.exchanges, read.last, read.has_lost = exchanges, records[-1] if records else b"", False
-        read.size, read.version = _size_of(exchanges), version
-        self._keep(conversation_id, read)
+        went, came = read.exchanges[:gone], [exchange_in(one) for one in records[at + 1 :]]
+        exchanges = [*read.exchanges[gone:], *came]
+        size = read.size + _size_of(came) - (_size_of(went) if went else 0)
+        self._put(conversation_id, HistoryRead(exchanges, records[-1], size, has_lost=read.has_lost or gone > 0))
         return exchanges
 
-    def begin_state(self, conversation_id: str, state: bytes | None, version: str) -> None:
-        """Keeps a state that was read."""
-        read = self._taken_out(conversation_id)
-        read.state, read.state_version = state, version
-        self._keep(conversation_id, read)
-
-    def is_to_write(self, conversation_id: str, operation: str, packed: bytes, made: bytes | Exchange) -> None:
-        """Hears what a job is to write if it ends well: its record, and what is in that."""
-        read = self._by_conversation.get(conversation_id)
-        if read is not None:
-            read.made[operation] = (packed, made)
-
-    def wrote(
-        self, conversation_id: str, before: tuple[str, str], after: str, packed: Mapping[str, bytes], count: int
-    ) -> None:
-        """Hears that a job has ended that was under way until then, and has written these records, each by its effect. `before`: its entry, and the
-        version of what was kept, '' where it knew none; `after`: the version then, `count`: how many exchanges the history has then.
-        """
-        read = self._by_conversation.get(conversation_id)
-        if read is None:
-            return
-        made = {name: one for name, (record, one) in read.made.items() if packed.get(name) is record}
-        self._bytes -= read.weight
-        read.made.clear()
-        read.state_version = after if read.state_version and read.state_version in before else ""
-        read.version = after if read.version and read.version in before else ""
-        if "state" in packed:
-            state = made.get("state")
-            read.state, read.state_version = (state, after) if isinstance(state, bytes) else (None, "")
-        if "exchange" in packed:
-            exchange = made.get("exchange")
-            gone = len(read.exchanges) + 1 - count
-            if read.version and isinstance(exchange, Exchange) and gone >= 0:
-                self._grow(read, gone, [exchange], packed["exchange"])
-            else:
-                read.version = ""
-        self._keep(conversation_id, read)
-
-    def end(self, entry_id: str, conversation_id: str) -> None:
-        """Hears that the job of an entry has ended here, however: what was read under its name has no version any more."""
-        read = self._by_conversation.get(conversation_id)
-        if read is not None:
-            read.version = "" if read.version == entry_id else read.version
-            read.state_version = "" if read.state_version == entry_id else read.state_version
-            read.made.clear()
+    def begin(self, conversation_id: str, records: list[bytes]) -> list[Exchange]:
+        """Returns a history that was read whole, and keeps it."""
+        exchanges = [exchange_in(one) for one in records]
+        self.forget(conversation_id)
+        if exchanges:
+            self._put(conversation_id, HistoryRead(exchanges, records[-1], _size_of(exchanges)))
+        return exchanges
 
     def sweep(self) -> None:
         """Drops what was not read for a while; called every few seconds."""
@@ -217,32 +138,16 @@ class KeptLately:
     def forget(self, conversation_id: str) -> None:
         """Drops what is known of a conversation."""
         dropped = self._by_conversation.pop(conversation_id, None)
-        self._bytes -= 0 if dropped is None else dropped.weight
+        self._bytes -= 0 if dropped is None else dropped.size
 
-    def _grow(self, read: KeptRead, gone: int, came: list[Exchange], last: bytes) -> None:
-        """Makes a new list: whoever has read the former one has that."""
-        went, stay = (read.exchanges[:gone], read.exchanges[gone:]) if gone else ([], read.exchanges)
-        read.exchanges = [*stay, *came]
-        read.size += _size_of(came) - _size_of(went)
-        read.has_lost = read.has_lost or gone > 0
-        read.last = last
-
-    def _taken_out(self, conversation_id: str) -> KeptRead:
-        read = self._by_conversation.pop(conversation_id, None)
-        if read is None:
-            return KeptRead()
-        self._bytes -= read.weight
-        return read
-
-    def _keep(self, conversation_id: str, read: KeptRead) -> None:
-        """Keeps what is not counted now, if there is room."""
-        self._by_conversation.pop(conversation_id, None)
+    def _put(self, conversation_id: str, read: HistoryRead) -> None:
+        """Keeps what was read, if there is room."""
+        self.forget(conversation_id)
         read.used_at = time.monotonic()
-        weight = read.weight
-        self._drop_unused_since(read.used_at - self._busy_seconds, to_free=weight)
-        if self._bytes + weight <= self.most_bytes:
+        self._drop_unused_since(read.used_at - self._busy_seconds, to_free=read.size)
+        if self._bytes + read.size <= self.most_bytes:
             self._by_conversation[conversation_id] = read
-            self._bytes += weight
+            self._bytes += read.size
 
     def _drop_unused_since(self, since: float, *, to_free: int | None = None) -> None:
         """Drops those that were not used since then, the least lately used first; `to_free`: only as many as it takes to have room for so many bytes."""

@@ -34,9 +34,6 @@ MOST_WORKERS = 1000
 Effect = tuple[str, Argument, Argument, Argument]
 """An operation of settle.lua and its words."""
 
-OFTEN, OFTEN_KEYS = frozenset({"state", "exchange"}), 3
-"""The operations that are there with each message of some agents, and the keys that they need: what only others need costs Redis 3 % of a message."""
-
 
 class Noted(enum.Enum):
     """The outcomes of `note`."""
@@ -238,34 +235,26 @@ class ThreadSteps(JobSteps):
         words = (job.conversation_id, job.entry_id, self._consumer, job.job_id, wait_id, instead_of)
         return Bound(await self._commands.script("bind_wait", keys, *words))
 
-    async def _settle(
+    async def settle(
         self,
         job: Job,
         outcome: Settled,
         effects: Sequence[Effect],
-        version: str,
         *,
         last: Sequence[Said] = (),
         began_ms: int | None = None,
-    ) -> tuple[Finished, int]:
-        """Ends a job with its effects; returns also how many exchanges the history has, where one was added. `version`: of what is kept then."""
+    ) -> Finished:
+        """Ends a job as `finish` does, and writes its effects in the same step, all of them or none."""
         began = "" if began_ms is None else began_ms
-        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began, len(last), version]
+        arguments: list[Argument] = [job.job_id, outcome, job.attempt, job.deliveries, began, len(last)]
         for place, reply in last:
             arguments += [place, self._pack(job, place, reply)]
-        is_seldom = False
         for effect in effects:
             arguments += effect
-            is_seldom = is_seldom or effect[0] not in OFTEN
         names, at = self._keys, job.conversation_id
-        kept = names.kept_in(at)
-        keys = (*names.board(at), *(kept if is_seldom else kept[:OFTEN_KEYS]))
+        keys = (*names.board(at), *names.kept_in(at))
         words = (at, job.entry_id, self._consumer, *arguments)
-        answer = await self._commands.script("settle", keys, *words)
-        if isinstance(answer, list):
-            done, exchanges = answer
-            return Finished(done), cast(int, exchanges)
-        return Finished(answer), 0
+        return Finished(await self._commands.script("settle", keys, *words))
 
 
 def _is_of(record: bytes, job_id: str) -> bool:

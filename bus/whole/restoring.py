@@ -347,9 +347,7 @@ def _swapped(flat: list[bytes]) -> list[bytes]:
 
 
 def _delivered_once_more(job: list[bytes]) -> list[bytes]:
-    """Without the version of what is kept: that is read anew."""
     fields = dict(pairs(job))
-    fields.pop(b"v", None)
     fields[b"d"] = b"%d" % (int(fields.get(b"d", b"1")) + 1)
     return [word for pair in fields.items() for word in pair]
 

@@ -41,7 +41,7 @@ from tests.bus.traits import (
 Result = TypeVar("Result")
 
 SERVER = Proof("server")
-RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td", "history", "history_from", "began"})
+RESTING_FIELDS = frozenset({"next", "kind", "person", "t0", "t1", "t2", "td", "history", "history_from"})
 RESTING_KINDS = frozenset(
     {
         *("conv", "ids", "taken", "session", "message", "one_time_prekeys"),  # of each conversation and peer

@@ -20,8 +20,8 @@ if id_is_known(known, ARGV[2]) then return { 'duplicate' } end
 if ARGV[7] ~= '' and not is_current(SESSION, ARGV[6]) then return { 'conflict' } end
 if ARGV[9] ~= '' and redis.call('HEXISTS', PREKEYS, ARGV[9]) == 0 then return { 'conflict' } end
 local field = time_field(known)
-local kind, person, next, entry, reply, kept, held, version, latest =
-  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', 'held', 'began', field))
+local kind, person, next, entry, reply, kept, held, latest =
+  unpack(redis.call('HMGET', CONVERSATION, 'kind', 'person', 'next', 'entry', 'reply', 'kept', 'held', field))
 if kind and (kind ~= ARGV[10] or person ~= ARGV[11]) then return { 'conflict' } end
 next = tonumber(next or 1)
 if ARGV[4] == 'push' and seq > next then return { 'gap', next } end
@@ -59,7 +59,7 @@ if seq >= next then put('next', string.format('%d', next_after(seq))) end
 if is_stop then flag_stop(entry, ARGV[22]) end
 if is_let_in then redis.call('HSET', KEYS[OWN + 2], 'let:' .. ARGV[23], ARGV[14]) end
 if not entry and job ~= '' then
-  put('entry', add_new_job(job, kept, version))
+  put('entry', add_new_job(job, kept))
   put('seq', ARGV[5])
   if #job > UNCOUNTED_BYTES then put('load', load_of_new(job)) end
 end

@@ -37,6 +37,6 @@ end
 note('requeued', ARGV[12], CONVERSATION_ID)
 if ARGV[11] ~= '' then
   if is_idle() then begin_work() end
-  deliver(tonumber(ARGV[4]), ARGV[11], unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept', 'began')))
+  deliver(tonumber(ARGV[4]), ARGV[11], unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
 end
 return { 'accepted', write_count }

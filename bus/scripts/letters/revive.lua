@@ -19,7 +19,7 @@ if ARGV[3] == 'job' or ARGV[3] == 'placed' then
   if ARGV[3] == 'placed' then
     join_behind(letter.r, KEYS[OWN])
   else
-    deliver(tonumber(ARGV[5]), letter.r, unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept', 'began')))
+    deliver(tonumber(ARGV[5]), letter.r, unpack(redis.call('HMGET', CONVERSATION, 'entry', 'kept')))
   end
 elseif ARGV[3] == 'reply' then
   say(letter.r)

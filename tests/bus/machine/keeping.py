@@ -159,10 +159,10 @@ class SideBySide(RuleBasedStateMachine):
         return self._has_job
 
     def _take(self) -> None:
-        def take(side: Side) -> tuple[str, bool, bool] | None:
+        def take(side: Side) -> tuple[str, bool] | None:
             job = at_once(side.worker.take())
             side.jobs += [] if job is None else [job]
-            return None if job is None else (_name(job.job_id), job.is_first_run, bool(job.version))
+            return None if job is None else (_name(job.job_id), job.is_first_run)
 
         if self._both(take) is not None:
             self._both(lambda side: _started(at_once(side.worker.steps.start(side.jobs[0]))))

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from bus.records.keys import JOBS_GROUP
+from bus.steps.job_steps import Emitted, Finished
 from bus.steps.placing import Placed
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
 from tests.bus.builders import CONVERSATION, placed_job, reply
-from tests.bus.redis_scene import RedisScene
+from tests.bus.redis_scene import RedisScene, RedisWorker
 from tests.bus.talk import Talk, answer, talk_and_worker
 
 
@@ -37,6 +38,27 @@ async def test_a_conversation_whose_job_was_trimmed_away_goes_on_with_the_next(r
     assert await audited(talk) == 0
     await talk.reclaim(Reclaim())
     assert await talk.supervisor.recovery.holders(talk.supervisor.recovery.jobs) == []
+
+
+async def test_a_run_whose_job_was_taken_out_writes_nothing_beside_the_next_one(redis: RedisScene) -> None:
+    """The audit has begun the next job meanwhile: what is kept, and that job, are no longer the first one's."""
+    talk, worker = await talk_and_worker(redis)
+    other = await redis.worker("other")
+    await talk.accept(1)
+    lost = await worker.take()
+    assert lost is not None
+    await talk.accept(2)
+    redis.client.ask("XDEL", redis.keys.jobs, lost.entry_id)
+    assert await audited(talk) == 1
+    job = await other.take()
+    assert job is not None
+    assert isinstance(worker, RedisWorker)
+    effects = [worker.steps.state_effect(lost, b"of the lost one")]
+    assert await worker.steps.settle(lost, "done", effects) is Finished.FENCED
+    assert await worker.steps.finish(lost) is Finished.FENCED
+    assert await worker.steps.emit(lost, "0", reply("of the lost one")) is Emitted.FENCED
+    assert await other.steps.finish(job) is Finished.DONE
+    assert redis.client.ask("EXISTS", redis.keys.kept_in(CONVERSATION).state) == 0
 
 
 async def test_what_was_handled_together_with_a_lost_job_is_kept_as_dead_letters(redis: RedisScene) -> None:

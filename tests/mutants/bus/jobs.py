@@ -308,7 +308,7 @@ OF_JOBS = (
         ("a_message_is_not_placed", "if not record.kind:", "if False:"),
     ),
     *of(
-        script("audit"), ("tests/bus/steps/test_kept_known.py",),
+        script("audit"), ("tests/bus/steps/test_audit.py",),
         ("who_has_what_was_lost_is_fenced", "if lost then redis.call('XACK', JOBS, JOBS_GROUP, entry) end", ""),
     ),
     *of(
