@@ -31,6 +31,7 @@ from sandbox.api import RelayApi
 from sandbox.children import relay_process, running
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import agent_environment, free_port, until_ready
+from workers.files.limits import MOST_DAILY_BYTES
 
 MIB = 1 << 20
 PIECE = 1 << 20
@@ -142,6 +143,10 @@ def run(arguments: Sequence[str] = ()) -> dict[str, Any]:
     parser.add_argument("--mib", type=int, default=100, help="of the file")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args(arguments)
+    if options.turns * options.mib * MIB > MOST_DAILY_BYTES:
+        parser.error(
+            f"one agent sends a gigabyte a day: at most {MOST_DAILY_BYTES // (options.mib * MIB)} turns of {options.mib} MiB"
+        )
     return trio.run(partial(_measured, options.mib, options.turns))
 
 
