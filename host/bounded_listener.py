@@ -19,6 +19,8 @@ class BoundedListener(trio.abc.Listener[trio.SocketStream]):
         self._room = trio.Semaphore(most)
         self._hang_up_on_oldest = hang_up_on_oldest
         self._clients: dict[trio.SocketStream, trio.CancelScope] = {}
+        self.closed = trio.Event()
+        """Nobody can connect any more."""
 
     async def accept(self) -> trio.SocketStream:
         """Waits for room and for a client; returns its stream. Raises OSError."""
@@ -43,7 +45,10 @@ class BoundedListener(trio.abc.Listener[trio.SocketStream]):
 
     async def aclose(self) -> None:
         """Closes the listening socket; clients that are connected stay."""
-        await self._listener.aclose()
+        try:
+            await self._listener.aclose()
+        finally:
+            self.closed.set()
 
     async def serve(self, handler: Handler, nursery: trio.Nursery | None = None) -> None:
         """Runs `handler` for each client, in `nursery` where that is given, until cancelled."""

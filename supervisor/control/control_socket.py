@@ -87,7 +87,8 @@ def _is_served(path: Path) -> bool:
 
 
 async def serve_control(listener: socket.socket, answer: Answerer) -> None:
-    """Serves requests until cancelled; then every connection ends, by which `stop` knows that all is over."""
+    """Serves requests until cancelled; then nobody can connect, and then every connection ends, by which `stop` knows that all is over."""
+    accepting = BoundedListener(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), MOST_CLIENTS)
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
@@ -95,9 +96,14 @@ async def serve_control(listener: socket.socket, answer: Answerer) -> None:
                 await _serve(stream, answer)
             except trio.BrokenResourceError:
                 return
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await (
+                        accepting.closed.wait()
+                    )  # who sees the end and connects finds no agent, and not one that does not answer
+                raise
 
-    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-    await BoundedListener(accepting, MOST_CLIENTS).serve(serve)
+    await accepting.serve(serve)
 
 
 async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:

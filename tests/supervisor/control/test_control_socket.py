@@ -6,13 +6,17 @@ import signal
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from supervisor.control.control_socket import ControlTaken, control_path, listen_control
+from bus.control.messages import ControlAnswer, Request
+from host.bounded_listener import BoundedListener
+from supervisor.control.control_socket import ControlTaken, control_path, listen_control, serve_control
 from tests.short_folder import tmp_path
 from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.keeper.running import Running, running_keeper
@@ -93,6 +97,43 @@ async def test_stop_drains_and_its_connection_ends_when_all_is_over(tmp_path: Pa
                 assert await stream.receive_some() == b""
         assert await keeper.status() == 0
         assert keeper.lines("drained") == [str(keeper.supervisor_pids[0])]
+
+
+def _has_ended(client: socket.socket) -> bool:
+    try:
+        return client.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize("number", range(8))
+async def test_nobody_can_connect_any_more_once_a_connection_ends(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several times, since trio runs what is ready in either order."""
+    path, clients, ended = tmp_path / f"control-{number}.sock", list[socket.socket](), list[bool]()
+    close = BoundedListener.aclose
+
+    async def look_and_close(listener: BoundedListener) -> None:
+        ended.extend(map(_has_ended, clients))
+        await close(listener)
+
+    async def answer(_request: Request) -> ControlAnswer:
+        raise AssertionError("nobody asks")
+
+    monkeypatch.setattr(BoundedListener, "aclose", look_and_close)
+    with ExitStack() as opened:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_control, listen_control(path), answer)
+            for _ in range(5):
+                client = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                await trio.testing.wait_all_tasks_blocked()
+                client.connect(str(path))
+                clients.append(client)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        assert ended == [False] * 5
+        assert all(_has_ended(client) for client in clients)
 
 
 async def test_what_a_killed_keeper_left_is_taken_over(tmp_path: Path) -> None:
