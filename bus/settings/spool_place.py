@@ -9,6 +9,8 @@ from bus.settings.reader import SettingsReader, whole_number
 from bus.settings.shared import SPOOL_DIR, SPOOL_MB, STATE_DIR
 
 SPOOL_FOLDER = "spool"
+SEALED_ENDING = ".sealed"
+"""Of the name of each file in it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from supervisor.doctor.causes import cause_of
 from supervisor.doctor.findings import Finding, bad, ok, unknown, warn
 from supervisor.doctor.relay import certificate_of
 from supervisor.files.key_file import FILES_KEY_FILE, read_files_key
+from supervisor.relay.bodies import BodyRefused, whole
 from supervisor.settings import parsers
 from supervisor.settings.table import FILES_KEY
 
@@ -33,6 +34,7 @@ READY = "/readyz"
 MOST_BYTES = 64 * 1024
 THERE = f"on its host: hashee-agent healthcheck --files; its log; {RUNBOOK}"
 OWN = f"journalctl -u hashee-agent | grep files:; {RUNBOOK}"
+NAMED_BY = f"HASHEE_FILES_URL must name one (hashee-agent files; its own HASHEE_FILES_LISTEN); {RUNBOOK}"
 RENEW = "a new HASHEE_FILES_CERT at the gate, and start it again: systemctl restart hashee-agent-files"
 SAME_KEY = f"hashee-agent keys files shows it: set it as HASHEE_FILES_KEY of the gate, and start that again; {RUNBOOK}"
 CLOCKS = "set the clock of this host, or of the gate's: timedatectl set-ntp true; chronyc makestep"
@@ -98,13 +100,11 @@ async def _ask(case: Case, place: FilesPlace, key: FilesKey | None) -> list[Find
                 httpx2.AsyncClient(transport=transport, base_url=base_url, trust_env=False) as client,
                 client.stream("GET", READY, headers=_proof(key)) as answer,
             ):
-                body = b""
-                async for piece in answer.aiter_raw():
-                    body += piece
-                    if len(body) > MOST_BYTES:
-                        break
+                body = await whole(answer, MOST_BYTES)
                 spent = f"{place.shown}: answered in {(time.time() - began_at) * 1000:.0f} ms"
                 return list(_read(answer, body, spent, place, key))
+    except BodyRefused:
+        return [_no_gate(place)]
     except trio.TooSlowError:
         return [bad(SUBJECT, "way", f"{place.shown}: no answer within {case.answer_seconds:.0f} s", THERE)]
     except (httpx2.HTTPError, OSError) as error:
@@ -124,14 +124,14 @@ def _read(
     try:
         said = msgspec.json.decode(body, type=_Said)
     except msgspec.DecodeError:
-        yield bad(SUBJECT, "way", f"{place.shown}: what answers there is no file gate", _NAMED_BY)
+        yield _no_gate(place)
         return
     if GATE_WITH_TLS.said in str(said.error.get("message", "")):
         yield bad(SUBJECT, "TLS", f"{place.shown}: {GATE_WITH_TLS.said}", GATE_WITH_TLS.remedy)
         return
     checks = {check.name: check for check in said.checks}
     if "files" not in checks:
-        yield bad(SUBJECT, "way", f"{place.shown}: what answers there is no file gate", _NAMED_BY)
+        yield _no_gate(place)
         return
     yield ok(SUBJECT, "way", spent)
     if place.tls is not None:
@@ -139,7 +139,8 @@ def _read(
     yield from _known(checks, has_key=key is not None)
 
 
-_NAMED_BY = f"HASHEE_FILES_URL must name one (hashee-agent files; its own HASHEE_FILES_LISTEN); {RUNBOOK}"
+def _no_gate(place: FilesPlace) -> Finding:
+    return bad(SUBJECT, "way", f"{place.shown}: what answers there is no file gate", NAMED_BY)
 
 
 def _known(checks: dict[str, _Check], *, has_key: bool) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bus.settings.spool_place import SEALED_ENDING
 from crypto.files import MAX_FILE_BYTES
 from host.budgets import MIB
 from host.proc import file_system_of
@@ -14,7 +15,6 @@ from supervisor.doctor.findings import Finding, at_least, bad, judged, ok, unkno
 
 SUBJECT = "spool"
 OTHERS = 0o077
-ENDING = "*.sealed"
 OLD_SECONDS = 86_400.0  # a file is sent, or given up, within the tries of its message
 ROOM = "make room: df -h {0}; or a smaller HASHEE_SPOOL_MB, or another disk: HASHEE_SPOOL_DIR (docs/settings.md)"
 
@@ -37,7 +37,7 @@ def look_at_spool(
     used, oldest = 0, time.time()
     try:
         found = folder.stat()
-        for path in folder.glob(ENDING):
+        for path in folder.glob(f"*{SEALED_ENDING}"):
             size, at = _one(path)
             used, oldest = used + size, min(oldest, at)
     except FileNotFoundError:

@@ -306,9 +306,6 @@ STEPS: dict[str, tuple[str, ...]] = {
         "supervisor/files/relay_files.py:_named",
         "supervisor/files/relay_files.py:past_the_client",
     ),
-    "one look of the doctor: what it reads is bounded in bytes and seconds, and a fault is a finding (tests/supervisor/doctor/test_file_gate.py)": (
-        "supervisor/doctor/file_gate.py:_ask",
-    ),
     "raises RedisFailed to who asked; each turn is a command of its own, and the bound of what is looked at is said there": (
         "bus/views/backlog.py:Backlog.quarantine",
         "bus/views/backlog.py:Backlog._unacknowledged_seconds",

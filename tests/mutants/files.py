@@ -48,7 +48,7 @@ MUTANTS = (
         ("what_is_locked_stays", "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n            self.path_of", "            self.path_of"),
         ("what_an_open_job_has_noted_stays", "            if not await is_open(found.conversation_id, found.entry):\n", "            if True:\n"),
         ("a_strangers_file_stays", "if (parts := _NAME.fullmatch(name)) and", "if (parts := _NAME.fullmatch(name) or _NAME.fullmatch(\"aa.0123456789abcdef.0123456789abcdef.sealed\")) and"),
-        ("what_was_changed_is_not_sent", "return found.hexdigest() == sha256", "return True"),
+        ("what_was_changed_is_not_sent", "return hashlib.file_digest(file, \"sha256\").hexdigest() == sha256", "return True"),
         ("a_way_elsewhere_is_not_followed", "os.open(self.path_of(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)\n        file", "os.open(self.path_of(name), os.O_RDONLY | os.O_CLOEXEC)\n        file"),
         ("what_is_gone_has_no_size", "    except FileNotFoundError:\n        return 0\n", "    except ZeroDivisionError:\n        return 0\n"),
     ),

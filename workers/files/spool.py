@@ -25,16 +25,14 @@ from typing import Final
 import msgspec
 import trio
 
+from bus.settings.spool_place import SEALED_ENDING
 from workers.errors import SpoolFull, SpoolUnusable
 from workers.files.limits import Sent, with_another, without
 
 QUOTA_BYTES: Final = 2 * 1024 * 1024 * 1024
 """Five files of 100 MB at once, each twice while one that came in pieces is sealed, of two workers."""
-HASHED_BYTES: Final = 1024 * 1024
-"""At a time."""
-ENDING: Final = ".sealed"
 DAY_FILE: Final = "sent-today.json"
-_NAME: Final = re.compile(r"([A-Za-z0-9_-]{2,172})\.([0-9a-f]{16})\.[0-9a-f]{16}\.sealed")
+_NAME: Final = re.compile(r"([A-Za-z0-9_-]{2,172})\.([0-9a-f]{16})\.[0-9a-f]{16}" + re.escape(SEALED_ENDING))
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, the user's share of it, or a file has reached the limit of its process (`ulimit -f`)."""
 
@@ -73,14 +71,14 @@ class Spool:
         """Makes a file for `size` bytes, locked as long as the block runs. Raises SpoolFull, SpoolUnusable."""
         with self._named_errors():
             self._make_folder()
-            used = sum(map(_size_of, self.folder.glob(f"*{ENDING}")))
+            used = sum(map(_size_of, self.folder.glob(f"*{SEALED_ENDING}")))
             if used + size > self._quota_bytes:
                 raise SpoolFull(
                     str(self.folder),
                     f"{used} of {self._quota_bytes} bytes are used, and {size} more are needed (HASHEE_SPOOL_MB): "
                     "what is left of jobs that have ended goes at a worker's next start",
                 )
-            name = f"{_encoded(conversation_id)}.{entry}.{secrets.token_hex(8)}{ENDING}"
+            name = f"{_encoded(conversation_id)}.{entry}.{secrets.token_hex(8)}{SEALED_ENDING}"
             descriptor = os.open(
                 self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
@@ -233,16 +231,14 @@ class SpoolFile:
 
     def is_as_noted(self, size: int, sha256: str) -> bool:
         """Returns whether it has so many bytes, and these. It reads all of them. Raises SpoolUnusable."""
-        found, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(HASHED_BYTES))
         try:
             if os.fstat(self._descriptor).st_size != size:
                 return False
-            while count := os.preadv(self._descriptor, [buffer], at):
-                found.update(buffer[:count])
-                at += count
+            with os.fdopen(self._descriptor, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except OSError as error:
             raise self.named(error) from None
-        return found.hexdigest() == sha256
 
     def pieces(self) -> "SpooledPieces":
         """Returns its bytes from their beginning, also where it was removed meanwhile. Reading them raises SpoolUnusable."""

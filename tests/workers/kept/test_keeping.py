@@ -85,14 +85,19 @@ async def test_a_state_over_its_limit_fails_the_job_and_the_former_one_stays() -
     assert chat.state == Counted(1)
 
 
-async def test_a_handler_that_fails_leaves_nothing_to_the_function_that_answers_for_it() -> None:
-    agent = counting()
+def saying_sorry(agent: Agent) -> Agent:
+    """Adds what answers for a handler that fails, and writes into its state."""
 
     @agent.on_error(LookupError)
     async def sorry(chat: Chat, state: Counted) -> None:
         state.note = "failed"
         await chat.reply(f"still {state.messages}")
 
+    return agent
+
+
+async def test_a_handler_that_fails_leaves_nothing_to_the_function_that_answers_for_it() -> None:
+    agent = saying_sorry(counting())
     chat = conversation(agent)
     await chat.say("a")
     assert await heard(chat, "/fail") == ["still 1"]
@@ -266,13 +271,7 @@ async def test_what_is_forgotten_is_gone_with_the_jobs_end_and_not_where_that_fa
 
 
 async def test_what_a_handler_that_failed_has_forgotten_stays_where_a_function_answers_for_it() -> None:
-    agent = forgetful()
-
-    @agent.on_error(LookupError)
-    async def sorry(chat: Chat, state: Counted) -> None:
-        state.note = "failed"
-        await chat.reply(f"still {state.messages}")
-
+    agent = saying_sorry(forgetful())
     chat = conversation(agent)
     await chat.say("a")
     assert await heard(chat, "/forget and fail") == ["It is gone.", "still 1"]
