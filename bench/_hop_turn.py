@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import redis
 
-from bench._children import BenchmarkFailed, child, cpu_seconds, family, last_lines
+from bench._children import END_SECONDS, BenchmarkFailed, child, cpu_seconds, family, last_lines
 from host import embedded
 
 READY_SECONDS = 30.0
@@ -117,8 +117,12 @@ def server(directory: Path, fsync: str) -> Iterator[tuple[str, int]]:
         yield layout.url, process.pid
     finally:
         sync.stop()
-        process.kill()
-        process.wait()
+        process.terminate()  # it ends the child that rewrites its file too, which would go on writing into the folder
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _until_it_answers(layout: embedded.Layout) -> None:
