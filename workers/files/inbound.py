@@ -295,16 +295,22 @@ def _move(part: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Quoted:
-    """The message that another one quotes. `is_known`: whether it is kept; if not there is its id alone.
+class QuotedWords:
+    """What is known of the message that another one quotes, but for its files. `is_known`: whether it is kept; if not there is its id alone.
 
-    `text`: what was written in it. `files`: those of it that are kept, of a message at most 16, to be read as those of `message.files`.
+    `text`: what was written in it.
     """
 
     message_id: str
     is_known: bool = False
     sender_id: str = ""
     text: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Quoted(QuotedWords):
+    """The message that another one quotes. `files`: those of it that are kept, of a message at most 16, to be read as those of `message.files`."""
+
     files: tuple[InboundFile, ...] = ()
 
 
@@ -372,4 +378,4 @@ def _quoted_by(
     return Quoted(message_id)
 
 
-__all__ = ["FormFile", "InboundFile", "Message", "Quoted", "message_in", "messages_in"]
+__all__ = ["FormFile", "InboundFile", "Message", "Quoted", "QuotedWords", "message_in", "messages_in"]

@@ -7,7 +7,7 @@ handler was called in may use it.
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from os import PathLike
@@ -20,7 +20,7 @@ import trio
 
 from bus.records.records import InboundMessage
 from workers.errors import ChatClosed
-from workers.files.inbound import TEXT_CHARACTERS, FormFile, InboundFile, Message, Quoted
+from workers.files.inbound import TEXT_CHARACTERS, FormFile, InboundFile, Message, Quoted, QuotedWords
 from workers.files.limits import DOWNLOADED_BYTES
 from workers.files.names import Kind
 from workers.files.outgoing import File
@@ -190,13 +190,9 @@ def _each(pieces: AsyncIterator[Result]) -> Iterator[Result]:
 
 
 @dataclass(frozen=True)
-class BlockingQuoted:
+class BlockingQuoted(QuotedWords):
     """As Quoted, for sync handlers."""
 
-    message_id: str
-    is_known: bool = False
-    sender_id: str = ""
-    text: str = field(default="", repr=False)
     files: tuple[BlockingFile, ...] = ()
 
 

@@ -11,6 +11,11 @@ import msgspec
 
 from bus.records.records import InboundMessage, Payload, Reply
 
+
+def _packed(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
 MOST_TURNS = 200
 """That a handler is given. Kept are 100 exchanges (a message and what was said to it), for 30 days, within 256 KiB (bus/scripts/_library.lua)."""
 MOST_TURN_BYTES = 16 * 1024
@@ -27,6 +32,7 @@ MOST_EXCHANGE_FILES = 64
 MOST_FILE_BYTES = 2 * 1024
 """Of what is kept of a file; one that is called by more is left out."""
 MOST_ALT_CHARACTERS = 500
+_NO_FILES, _NOTHING = _packed([]), _packed({})
 _SHOWS = ("type", "attachment_id", "alt", "transcript")
 """What a payload says of its own file."""
 
@@ -72,8 +78,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `text`: what was written; of anything but a text a word for it in brackets, such as `[image: a cat]`. `is_cut`: it was longer.
     `at_ms`: when (ms of Unix time). `tools`: those that the model has called, of a turn that has no words. `grants`: what was approved for a day
-    earlier, and is carried on so that it does not go with the turn in which it was. `attachments`, `shows`: how its files are opened, and what its
-    payload says of its own one (PROTOCOL §5.9), for a message that quotes it. Nothing of it can be changed: the runs of a worker share it.
+    earlier, and is carried on so that it does not go with the turn in which it was. `packed_attachments`, `packed_shows`: how its files are opened, and
+    what its payload says of its own one (PROTOCOL §5.9), for a message that quotes it. Nothing of it can be changed: the runs of a worker share it.
     """
 
     role: Literal["user", "assistant"]
@@ -85,11 +91,21 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_cut: bool = False
     tools: tuple[ToolUse, ...] = ()
     grants: tuple[Grant, ...] = ()
-    attachments: tuple[Payload, ...] = ()
-    shows: Payload = {}
+    packed_attachments: msgspec.Raw = msgspec.field(default=_NO_FILES, name="attachments")
+    packed_shows: msgspec.Raw = msgspec.field(default=_NOTHING, name="shows")
 
     def __repr__(self) -> str:
         return f"Turn(role={self.role!r}, message_id={self.message_id!r}, …)"
+
+    @property
+    def attachments(self) -> tuple[Payload, ...]:
+        """How its files are opened, made anew each time: the caller may change it."""
+        return msgspec.msgpack.decode(self.packed_attachments, type=tuple[Payload, ...])
+
+    @property
+    def shows(self) -> Payload:
+        """What its payload says of its own file, made anew each time."""
+        return msgspec.msgpack.decode(self.packed_shows, type=Payload)
 
 
 class History(Sequence[Turn]):
@@ -163,6 +179,7 @@ def carried_on(history: History, now_ms: int) -> list[Grant]:
 
 def turn_of(message: InboundMessage, at_ms: int) -> Turn:
     """Returns the turn of a message that came in."""
+    attachments = [one for one in message.attachments[:MOST_TURN_FILES] if _is_short(one)]
     return Turn(
         role="user",
         text=message.text or _word_for(message.payload),
@@ -170,8 +187,8 @@ def turn_of(message: InboundMessage, at_ms: int) -> Turn:
         sender_name=message.sender_display_name or "",
         message_id=message.message_id,
         at_ms=at_ms,
-        attachments=tuple(one for one in message.attachments[:MOST_TURN_FILES] if _is_short(one)),
-        shows=_shows(message.payload) if message.attachments else {},
+        packed_attachments=_packed(attachments) if attachments else _NO_FILES,
+        packed_shows=_packed(_shows(message.payload)) if message.attachments else _NOTHING,
     )
 
 
@@ -201,7 +218,7 @@ def turn_of_reply(reply: Reply, at_ms: int) -> Turn | None:
 def encode_exchange(turns: Sequence[Turn]) -> bytes:
     """Encodes the turns of a job, each cut to its share. A later version only adds fields."""
     most = min(MOST_TURN_BYTES, MOST_EXCHANGE_BYTES // len(turns))
-    with_files = sum(1 for turn in turns if turn.attachments)
+    with_files = sum(1 for turn in turns if turn.packed_attachments != _NO_FILES)
     most_files = max(1, MOST_EXCHANGE_FILES // with_files) if with_files else 0
     return msgspec.msgpack.encode([_cut(_with_files(turn, most_files), most) for turn in turns])
 
@@ -225,9 +242,9 @@ _EXCHANGE = msgspec.msgpack.Decoder(list[Turn])
 
 
 def _with_files(turn: Turn, most: int) -> Turn:
-    if len(turn.attachments) <= most:
+    if turn.packed_attachments == _NO_FILES or len(attachments := turn.attachments) <= most:
         return turn
-    return msgspec.structs.replace(turn, attachments=turn.attachments[:most])
+    return msgspec.structs.replace(turn, packed_attachments=_packed(attachments[:most]))
 
 
 def _cut(turn: Turn, most_bytes: int) -> Turn:

@@ -120,7 +120,16 @@ def test_a_handler_changes_nothing_of_a_turn_that_later_runs_are_given() -> None
     for turn in (Turn(role="user", text=""), msgspec.structs.replace(with_files(2), tools=(use,))):
         [decoded] = decode_exchange(encode_exchange([turn]))
         assert decoded == turn
-        assert [type(one) for one in (decoded.tools, decoded.grants, decoded.attachments)] == [tuple] * 3
+        assert [type(one) for one in (decoded.tools, decoded.grants)] == [tuple] * 2
+        decoded.shows["type"] = "changed"
+        for attachment in decoded.attachments:
+            attachment["attachment_id"] = "changed"
+        assert (decoded.shows, decoded.attachments) == (turn.shows, turn.attachments)
+
+
+def test_a_turn_without_files_says_nothing_of_them() -> None:
+    kept = encode_exchange([turn_of(inbound({"type": "text", "text": "hello"}), 7)])
+    assert not [name for name in (b"attachments", b"shows") if name in kept]
 
 
 def test_a_history_is_a_sequence_that_a_model_takes() -> None:
