@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from host.unreadable import UNREADABLE
+
 # The longest of ours are a worker's stacks, and the status of 256 workers with their last lines of stderr.
 LINE_LIMIT_BYTES = 1 << 20
 # All that the log shows of a line that could not be read; a tag of ours is a word.
@@ -100,7 +102,7 @@ def json_decoder(kind: Any) -> Callable[[bytes], Any]:
     def decode(line: bytes) -> Any:
         try:
             return decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             raise UnreadableLine(tag_of(line)) from None
 
     return decode
@@ -117,7 +119,7 @@ def tag_of(line: bytes) -> str:
     """Returns the tag of a line of JSON that could not be decoded, or NO_TAG if it has none that is a word."""
     try:
         return plain_tag(_tagged.decode(line).type)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return NO_TAG
 
 

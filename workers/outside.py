@@ -19,6 +19,7 @@ from bus.control.client import Control, ControlLine, Unanswered, Why
 from bus.control.messages import ControlAnswer, Request
 from bus.records import ulid
 from bus.records.outside import OutsideMessage, OutsideShow, Shows
+from host.unreadable import UNREADABLE
 from workers.errors import NotSent
 from workers.outside_stream import GrowingText
 from workers.talk.cards import Card, card_payload
@@ -156,7 +157,7 @@ def _receipt(answer: ControlAnswer) -> Receipt:
         if answer.ok:
             return msgspec.json.decode(answer.result, type=Receipt)
         reason = msgspec.json.decode(answer.result, type=_Refusal).reason
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise NotSent("unknown", UNKNOWN) from None
     raise NotSent(reason, answer.error)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from bus.records.records import BadRecord, NewerRecord
 from bus.records.sealing import BusKey, SealBroken
+from host.unreadable import UNREADABLE
 
 KEPT_SCHEMA = 1
 STATE = "state"
@@ -71,7 +72,7 @@ def decode_kept(packed: bytes) -> KeptRecord:
     """Returns a record without opening it. Raises BadRecord; NewerRecord for one that a later version wrote."""
     try:
         record = _RECORD.decode(packed)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise _newer(packed) or BadRecord(f"what a handler keeps: {error}") from None
     if record.schema > KEPT_SCHEMA:
         raise _newer(packed) or BadRecord("what a handler keeps: of no schema")
@@ -79,7 +80,7 @@ def decode_kept(packed: bytes) -> KeptRecord:
 
 
 def _newer(packed: bytes) -> NewerRecord | None:
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(*UNREADABLE):
         schema = msgspec.msgpack.decode(packed, type=_Schema).schema
         if schema > KEPT_SCHEMA:
             return NewerRecord(

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from host.unreadable import UNREADABLE
+
 PRESENCE_SECONDS = 12
 """A worker reports every 5 s: two reports may be missing."""
 
@@ -37,5 +39,5 @@ def presence_of(text: bytes | None) -> Presence | None:
         return None
     try:
         return msgspec.json.decode(text, type=Presence)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None  # a report of another version

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar, cast, get_args
 import msgspec
 
 from bus.records.sealing import BusKey, SealBroken
+from host.unreadable import UNREADABLE
 
 SCHEMA_VERSION = 1
 PLACED_SCHEMA = 2
@@ -376,7 +377,7 @@ def _open_message(record: JobRecord, key: BusKey, agent_id: str) -> InboundMessa
     try:
         body = key.open(record.sealed, "job", agent_id, record.job_id)
         return msgspec.msgpack.decode(body, type=InboundMessage)
-    except (SealBroken, msgspec.DecodeError) as error:
+    except (SealBroken, *UNREADABLE) as error:
         raise BadRecord(f"job {record.job_id}: {error}") from None
 
 
@@ -425,7 +426,7 @@ def open_reply(record: ReplyRecord, *, key: BusKey, agent_id: str) -> Reply:
     try:
         body = key.open(record.sealed, "reply", agent_id, record.job_id, record.place)
         return msgspec.msgpack.decode(body, type=Reply)
-    except (SealBroken, msgspec.DecodeError) as error:
+    except (SealBroken, *UNREADABLE) as error:
         raise BadRecord(f"reply {record.place} of job {record.job_id}: {error}") from None
 
 
@@ -438,7 +439,7 @@ def decode_sent_note(packed: bytes) -> SentNote:
     """Decodes the note of a committed send; raises BadRecord."""
     try:
         return msgspec.msgpack.decode(packed, type=SentNote)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadRecord(f"note of a send: {error}") from None
 
 
@@ -448,7 +449,7 @@ Record = TypeVar("Record", JobRecord, ReplyRecord, OutboxRecord)
 def _decode(packed: bytes, shape: type[Record], kind: str, *, newest: int = SCHEMA_VERSION) -> Record:
     try:
         record = msgspec.msgpack.decode(packed, type=shape)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise _newer(packed, kind, newest) or BadRecord(f"{kind}: {error}") from None
     if not SCHEMA_VERSION - 1 <= record.schema <= newest:
         unknown = BadRecord(f"{kind}: schema version {record.schema} is not known to this program")
@@ -463,7 +464,7 @@ class _Schema(msgspec.Struct, array_like=True):
 
 
 def _newer(packed: bytes, kind: str, newest: int) -> NewerRecord | None:
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(*UNREADABLE):
         schema = msgspec.msgpack.decode(packed, type=_Schema).schema
         if schema > newest:
             return NewerRecord(f"{kind}: of schema {schema}, and this version of hashee-agent reads up to {newest}")
@@ -509,5 +510,5 @@ def unpack_live(packed: bytes, *, key: BusKey, agent_id: str) -> Live:
     try:
         live: Live = msgspec.msgpack.decode(key.open(packed, "live", agent_id), type=Live)
         return live
-    except (SealBroken, msgspec.DecodeError) as error:
+    except (SealBroken, *UNREADABLE) as error:
         raise BadRecord(f"live: {error}") from None

@@ -11,6 +11,7 @@ import msgspec
 from bus.records.daily import Daily
 from bus.records.records import GROUP, BadRecord, InboundMessage, NewerRecord, Payload, PlacedKind, pack_placed_job
 from bus.records.sealing import BusKey, SealBroken
+from host.unreadable import UNREADABLE
 
 TIMER_SCHEMA = 1
 TIMERS = "timers"
@@ -149,7 +150,7 @@ def decode_timer_record(packed: bytes) -> TimerRecord:
         if schema > TIMER_SCHEMA:
             raise NewerRecord(f"timer: of schema {schema}, and this version of hashee-agent reads up to {TIMER_SCHEMA}")
         return msgspec.msgpack.decode(packed, type=TimerRecord)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadRecord(f"timer: {error}") from None
 
 
@@ -159,7 +160,7 @@ def open_timer(packed: bytes, conversation_id: str, timer_id: str, *, key: BusKe
     place = TimerRecord(TIMER_SCHEMA, conversation_id, timer_id, 0, b"").place(agent_id)
     try:
         return msgspec.msgpack.decode(key.open(record.sealed, *place), type=Timer)
-    except (SealBroken, msgspec.DecodeError) as error:
+    except (SealBroken, *UNREADABLE) as error:
         raise BadRecord(f"timer {timer_id}: {error}") from None
 
 

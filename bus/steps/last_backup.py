@@ -12,6 +12,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.transport.client import Commands
 from bus.transport.clock import redis_ms
+from host.unreadable import UNREADABLE
 
 MOST_SHOWN = 300
 MOST_RECIPIENTS = 20
@@ -70,5 +71,5 @@ async def last_backup(client: Commands, names: Keys) -> LastBackup | None:
     found = cast("list[bytes]", await client.command("ZRANGE", names.last_backup, -1, -1))
     try:
         return msgspec.json.decode(found[0], type=LastBackup) if found else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None  # of another version, which says more than can be read here

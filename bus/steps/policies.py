@@ -11,6 +11,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.records.sealing import BusKey, SealBroken
 from bus.transport.client import Commands
+from host.unreadable import UNREADABLE
 
 Busy = Literal["queue", "interrupt", "coalesce"]
 Full = Literal["refuse", "park"]
@@ -80,7 +81,7 @@ class PolicyStore:
         found = cast("bytes | None", await self._client.command("HGET", self._key, "every"))
         try:
             return msgspec.json.decode(found or b"{}", type=dict[str, int])
-        except msgspec.DecodeError:  # of another version
+        except UNREADABLE:  # of another version
             return {}
 
     async def refusal(self) -> str:

@@ -10,6 +10,7 @@ from bus.records.records import BadRecord
 from bus.records.saved import pairs
 from bus.records.sealing import BusKey
 from bus.transport.client import Commands
+from host.unreadable import UNREADABLE
 
 
 class _Question(msgspec.Struct):
@@ -48,6 +49,6 @@ class OpenQuestions:
         try:
             body = open_kept(record, WAIT, conversation_id, wait_id, key=self._bus_key, agent_id=self._keys.agent_id)
             question = msgspec.msgpack.decode(body, type=_Question)
-        except (BadRecord, msgspec.DecodeError):
+        except (BadRecord, *UNREADABLE):
             return True
         return person in question.who and (question.kind == "text" or not for_words)

@@ -12,6 +12,7 @@ import msgspec
 from bus.records.keys import Keys
 from bus.transport.client import RedisClient
 from bus.transport.wire import Value
+from host.unreadable import UNREADABLE
 
 LEASE_SECONDS = 5.0
 GHOST_SECONDS = 90.0  # the relay calls a silent connection dead after that (PROTOCOL §2)
@@ -107,5 +108,5 @@ def holder_of(record: bytes) -> Holder | None:
     """Decodes a holder's record; None if there is none, or another version wrote it in another form."""
     try:
         return msgspec.json.decode(record, type=Holder) if record else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -8,6 +8,7 @@ import msgspec
 from bus.records.saved import Saved, SavedConversation, Value, Waiting
 from crypto.identity import PublicIdentity
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
+from host.unreadable import UNREADABLE
 from supervisor.backup.errors import BackupDamaged
 from supervisor.settings.secrets import STORE_SECRET_BYTES, Secret
 
@@ -83,7 +84,7 @@ class Unpacker:
         """Takes a frame; returns its piece of the store, None for manifest and keys. Raises BackupDamaged."""
         try:
             frame = _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             raise BackupDamaged("a frame of the backup is not of a shape that this version knows") from None
         if self.manifest is None:
             if not isinstance(frame, Manifest):

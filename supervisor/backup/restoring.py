@@ -29,6 +29,7 @@ from host.budgets import MIB
 from host.private_files import FOLDER_MODE, make_folder, write_new
 from host.reasons import fault_of_file
 from host.redis_folder import DATA_FOLDER
+from host.unreadable import UNREADABLE
 from supervisor.backup import switching
 from supervisor.backup.contents import Manifest, time_of
 from supervisor.backup.counts import BackupCounts
@@ -349,7 +350,7 @@ class _Seen(msgspec.Struct):
 def _seen(file: Path) -> _Seen:
     try:
         return msgspec.json.decode(file.read_bytes(), type=_Seen)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *UNREADABLE):
         return _Seen()
 
 

@@ -19,6 +19,7 @@ from bus.files.refused_tls import GATE_WITH_TLS, refused_tls
 from bus.settings.files_place import FILES_URL, FilesPlace, files_place_of
 from bus.settings.reader import SettingsReader
 from bus.settings.url_parts import netloc
+from host.unreadable import UNREADABLE
 from supervisor.doctor.case import Case
 from supervisor.doctor.causes import cause_of
 from supervisor.doctor.findings import Finding, bad, ok, unknown, warn
@@ -123,7 +124,7 @@ def _read(
 ) -> Iterator[Finding]:
     try:
         said = msgspec.json.decode(body, type=_Said)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         yield _no_gate(place)
         return
     if GATE_WITH_TLS.said in str(said.error.get("message", "")):

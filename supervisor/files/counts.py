@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from bus.files.calls import CallFailure
 from host.private_files import write_over
+from host.unreadable import UNREADABLE
 
 COUNTS_FILE = "files.counts"
 MOST_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ class CountsFile:
         try:
             with self._path.open("rb") as file:
                 return msgspec.json.decode(file.read(MOST_BYTES), type=FileCounts)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return FileCounts()
 
     def write(self, counts: FileCounts) -> None:

@@ -37,6 +37,7 @@ from bus.files.calls import (
     is_sha256,
 )
 from bus.files.proofs import Call, ProofChecker
+from host.unreadable import UNREADABLE
 from supervisor.files.counts import FileCounts, FileMetrics
 from supervisor.files.exchange import ClientGone, Exchange
 from supervisor.files.failures import CallFailed
@@ -231,7 +232,7 @@ class Gate:
         self._prove(exchange, hashlib.sha256(body).hexdigest())
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except UNREADABLE:
             raise CallFailed(CallFailure.BAD_CALL, "the body is none of this call") from None
 
     def _prove(self, exchange: Exchange, bound: str) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from bus.files.calls import CallFailure, is_id, range_from
 from bus.settings.url_parts import netloc
+from host.unreadable import UNREADABLE
 from supervisor.files.exchange import PIECE_BYTES
 from supervisor.files.failures import CallFailed
 from supervisor.files.tickets import Ticket
@@ -180,7 +181,7 @@ class RelayFiles:
             try:
                 data = msgspec.json.decode(await whole(answer, SMALL_BYTES), type=_Data).data
                 return msgspec.json.decode(data, type=kind)
-            except (BodyRefused, msgspec.DecodeError, UnicodeError, RecursionError):
+            except (BodyRefused, *UNREADABLE):
                 raise CallFailed(CallFailure.RELAY_FAILED, "the relay's answer is none") from None
 
     @asynccontextmanager
@@ -296,7 +297,7 @@ async def _failure(answer: httpx2.Response, own: dict[int, CallFailure]) -> Call
     status = answer.status_code
     try:
         error = msgspec.json.decode(await whole(answer, SMALL_BYTES), type=_Refusal).error
-    except (BodyRefused, msgspec.DecodeError, UnicodeError, RecursionError):
+    except (BodyRefused, *UNREADABLE):
         error = _Error()
     code = "".join(one for one in error.code[:MOST_CODE_CHARACTERS] if one.isprintable())
     said = f"the relay answers {status} {code}".rstrip()

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from bus.steps.letters import Quarantined
+from host.unreadable import UNREADABLE
 from supervisor.relay.frames import ArtifactResponse, MalformedFrame, MessageNew, decode_from_relay
 
 HEAD_BYTES = 256
@@ -56,7 +57,7 @@ def decode_evidence(evidence: bytes) -> Evidence | None:
     """Returns what was kept; None if nothing was (by a former version) or a defect spoiled it."""
     try:
         return msgspec.json.decode(evidence, type=Evidence)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -16,6 +16,7 @@ from host import parent_death
 from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
+from host.unreadable import UNREADABLE
 from supervisor.control.keeper_link import (
     CONNECTED,
     PULSE,
@@ -94,7 +95,7 @@ class Questions:
             return
         try:
             answer = msgspec.json.decode(answered.answer, type=ControlAnswer)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             answer = ControlAnswer(ok=False, error="the supervisor's answer cannot be read")
         waiting.send_nowait(answer)
 

@@ -16,6 +16,7 @@ from crypto.errors import Reason, Unreadable
 from crypto.grants import KeyChangePolicy
 from crypto.identity import PublicIdentity
 from crypto.prekeys import bundle_from_json, check_bundle
+from host.unreadable import UNREADABLE
 from supervisor.relay.rest import Json, Rest, RestFailed
 
 MOST_DEVICES: Final = 5
@@ -149,7 +150,7 @@ class Members:
 
 def _decode(read: Versioned, owner_id: str) -> Member | None:
     if read.value is not None:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*UNREADABLE):
             return Member.decode(read.value)
     if read.version:
         log.error("member: the stored pin does not open", owner=owner_id)

@@ -23,6 +23,7 @@ from bus.transport.client import Commands, RedisClient
 from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.proc import boot_id
 from host.reasons import fault_of_file
+from host.unreadable import UNREADABLE
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.continuity import LATELY_SECONDS, ServerIdentity, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble
@@ -272,6 +273,6 @@ def _read(file: Path) -> Seen | None:
         return msgspec.json.decode(file.read_bytes(), type=Seen)
     except FileNotFoundError:
         return Seen()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         log.error("state directory: what was seen of Redis is not readable", file=file.name)
         return None

@@ -6,9 +6,12 @@ other way; each part is read for itself.
 """
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import msgspec
+
+from host.unreadable import UNREADABLE
 
 MOST_TOKENS: Final = 500_000
 """Brackets, commas and strings that are looked at one by one, a fifth of a second: no entry stops the loop for longer."""
@@ -19,11 +22,18 @@ MOST_NESTED: Final = 500
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},]', re.DOTALL)
 _NAME: Final = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:\s*', re.DOTALL)
 _SPACE: Final = b" \t\r\n"
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises for a text that it cannot read."""
+_AT_MEMBER: Final = re.compile(r" - at `\$((?:\.[A-Za-z_0-9]+){1,2})")
+
+MOST_MISFITS: Final = 16
+"""Members of one entry that are left out; it is decoded once more for each. No shape has more that it need not have."""
+
+TELLING: Final = frozenset({"client_message_id"})
+"""What an entry is about: one that is there and does not fit does not count as absent, or it would be about something else."""
 
 Text = bytes | msgspec.Raw
 Shape = TypeVar("Shape")
+_Members = dict[str, "bytes | _Members"]
+"""An object by the names of its members, each as it stands there or taken apart in its turn."""
 
 
 class NotTaken(Exception):
@@ -49,15 +59,36 @@ def value_of(text: Text | None) -> object:
 
 
 def read_as(kind: type[Shape], entry: Text) -> Shape | None:
-    """Returns an entry as a value of this kind, without the members that cannot be read; None where that is no such value."""
+    """Returns an entry as a value of this kind, without the members that cannot be read or do not fit; None where that is no such value."""
     try:
         return msgspec.json.decode(entry, type=kind)
     except UNREADABLE:
         pass
     try:
-        return msgspec.json.decode(without_unreadable(entry), type=kind)
+        return without_misfits(lambda text: msgspec.json.decode(text, type=kind), without_unreadable(entry))
     except (*UNREADABLE, NotTaken):
         return None
+
+
+def without_misfits(decode: Callable[[bytes], Shape], text: bytes) -> Shape:
+    """Returns what an object is decoded to without the members that it need not have and that are null, or not what they should be.
+
+    `text` has no member that cannot be read. Raises the first of UNREADABLE that `decode` raised, where it needs what does not fit.
+    """
+    try:
+        return decode(text)
+    except UNREADABLE as error:
+        first, misfit = error, error
+    taken_apart: _Members = dict(_members(text))
+    for _ in range(MOST_MISFITS):
+        found = _AT_MEMBER.search(str(misfit))
+        if not found or not _leave_out(taken_apart, found[1][1:].split(".")):
+            break
+        try:
+            return decode(_put_together(taken_apart))
+        except UNREADABLE as error:
+            misfit = error
+    raise first
 
 
 def without_unreadable(text: Text, depth: int = 2) -> bytes:
@@ -68,7 +99,33 @@ def without_unreadable(text: Text, depth: int = 2) -> bytes:
             kept.append((name, value))
         elif depth > 1 and value.startswith(b"{"):
             kept.append((name, without_unreadable(value, depth - 1)))
-    return b"{%b}" % b",".join(b"%b:%b" % (msgspec.json.encode(name), value) for name, value in kept)
+    return _object_of(kept)
+
+
+def _leave_out(members: _Members, path: list[str]) -> bool:
+    """Takes the member at a path of names out. Returns whether it was there, and is none that tells what this is about."""
+    name, *inner = path
+    value = members.get(name)
+    if value is None or (name in TELLING and value != b"null"):
+        return False
+    if not inner:
+        del members[name]
+        return True
+    if isinstance(value, bytes):
+        if not value.startswith(b"{"):
+            return False
+        value = members[name] = dict(_members(value))
+    return _leave_out(value, inner)
+
+
+def _put_together(members: _Members) -> bytes:
+    return _object_of(
+        (name, value if isinstance(value, bytes) else _put_together(value)) for name, value in members.items()
+    )
+
+
+def _object_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    return b"{%b}" % b",".join(b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members)
 
 
 def _is_readable(text: bytes) -> bool:

@@ -10,7 +10,8 @@ from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
-from supervisor.relay.answers import UNREADABLE, NotTaken, Text, without_unreadable
+from host.unreadable import UNREADABLE
+from supervisor.relay.answers import NotTaken, Text, without_misfits, without_unreadable
 from supervisor.relay.ids import Id, IdOrEmpty, IdOrNone
 
 MAX_SEQ = 2**53 - 1  # sequence numbers are counted in Lua and JSON, which hold integers exactly up to here
@@ -369,9 +370,9 @@ def _decode(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | Unknown
 
 
 def _without_what_cannot_be_read(decoder: msgspec.json.Decoder[_T], text: str | Text) -> _T | UnknownFrame:
-    """Decodes once more, slowly, after a failure. Returns the frame without what cannot be read, or an UnknownFrame.
+    """Decodes once more, slowly, after a failure. Returns the frame without what cannot be read or does not fit, or an UnknownFrame.
 
-    Raises `MalformedFrame` where the frame needs what cannot be read.
+    Raises `MalformedFrame` where the frame needs that.
     """
     try:
         readable = without_unreadable(text.encode() if isinstance(text, str) else text)
@@ -381,7 +382,7 @@ def _without_what_cannot_be_read(decoder: msgspec.json.Decoder[_T], text: str | 
     if frame_type not in _tags(decoder.type):
         return UnknownFrame(frame_type[:MAX_TYPE_CHARS])
     try:
-        return decoder.decode(readable)
+        return without_misfits(decoder.decode, readable)
     except UNREADABLE as error:
         raise MalformedFrame(frame_type, _field_of(error)) from None
 

@@ -69,6 +69,9 @@ NOT_A_LIST = "not a list"
 MOST_DEVICES = 50
 """Entries of a person's list that are looked at; five count (supervisor/peers/owners.py)."""
 
+NO_STATUS = "unreadable"
+"""Of a relation whose status is told as no text: it is none of those that we know."""
+
 MOST_PREKEYS_TOLD = 1_000_000
 """More than this the relay does not hold of ours, whatever it says."""
 
@@ -179,7 +182,7 @@ class Rest:
         failure: Exception | None = None
         async with self._listed(f"/agents/{self._agent_id}/relations", SMALL_ENTRY, RELATIONS_BYTES) as entries:
             async for entry in entries:
-                relation = read_as(Relation, entry)
+                relation = _relation_in(entry)
                 if relation is None:
                     continue
                 try:
@@ -285,6 +288,15 @@ def bounded_seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value <= 0:  # noqa: PLR0124 - NaN
         return 0.0
     return float(min(value, MOST_RETRY_AFTER_SECONDS))
+
+
+def _relation_in(entry: Text) -> Relation | None:
+    """Returns the relation of an entry; None where that is none. A status that is told and is none is no known one, not an absent one."""
+    relation = read_as(Relation, entry)
+    if relation is None or relation.status is not None:
+        return relation
+    told = members_of(entry).get("status", b"null")
+    return relation if bytes(told) == b"null" else msgspec.structs.replace(relation, status=NO_STATUS)
 
 
 def _object(text: Text | None) -> Json:

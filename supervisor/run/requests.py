@@ -8,6 +8,7 @@ import msgspec
 from bus.control.messages import ControlAnswer, Request
 from bus.records.records import BadRecord
 from bus.transport.wire import RedisFailed
+from host.unreadable import UNREADABLE
 from supervisor.control.answers import raw
 from supervisor.outbound.from_outside import NotTakenIn
 
@@ -18,7 +19,7 @@ async def answered(request: Request, kind: type[Asked], do: Callable[[Asked], Aw
     """Returns the answer with what `do` returned of the request's message; of what was not taken in, the reason in one word and what helps."""
     try:
         asked = msgspec.json.decode(request.message, type=kind)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _not_done("bad_message", "there is no message in this; is the program another version here?")
     try:
         return ControlAnswer(ok=True, result=raw(await do(asked)))

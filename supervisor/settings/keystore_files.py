@@ -11,6 +11,7 @@ import msgspec
 
 from crypto.keystore import Keystore, KeystoreError, decode_keystore, encode_keystore
 from host.private_files import is_private, make_folder, write_new
+from host.unreadable import UNREADABLE
 from supervisor.settings.secrets import STORE_SECRET_BYTES, Secret
 
 KEYSTORE_FILE = "keystore.json"
@@ -88,7 +89,7 @@ def decode_contents(data: bytes) -> BackupContents:
     try:
         stored = msgspec.json.decode(data, type=_Contents)
         secret = None if stored.store_secret is None else base64.b64decode(stored.store_secret, validate=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error):
+    except (*UNREADABLE, binascii.Error):
         raise KeystoreError("the backup opens, but holds something else than keys") from None
     if stored.format != CONTENTS_FORMAT or (secret is not None and len(secret) != STORE_SECRET_BYTES):
         raise KeystoreError("the backup opens, but was made by a version that this program does not know")

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from bus.settings.reader import Unusable
+from host.unreadable import UNREADABLE
 
 SCHEMA_VERSION: Final = "1.0"
 MOST_BYTES: Final = 256 * 1024
@@ -76,7 +77,7 @@ def manifest_in(text: str) -> Manifest:
         raise Unusable(f"a manifest of at most {MOST_BYTES // 1024} KiB")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Unusable(f"a capability manifest, and in this file: {error}") from None
     for wrong in faults_in(manifest):
         raise Unusable(f"a capability manifest, in which {wrong}")

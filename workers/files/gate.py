@@ -35,6 +35,7 @@ from bus.files.proofs import Call, FilesKey
 from bus.files.refused_tls import refused_tls
 from bus.settings.files_place import FilesPlace
 from bus.settings.url_parts import netloc
+from host.unreadable import UNREADABLE
 
 Answer = TypeVar("Answer")
 Piece = bytes | memoryview
@@ -137,7 +138,7 @@ class GateClient:
             body = await exchange.body()
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise GateFailed(CallFailure.BAD_ANSWER, "the gate's answer is none") from None
 
     @asynccontextmanager
@@ -259,7 +260,7 @@ class _Exchange:
     async def _failure(self) -> GateFailed:
         try:
             told = msgspec.json.decode(await self.body(), type=Failed).error
-        except (msgspec.DecodeError, GateFailed):
+        except (*UNREADABLE, GateFailed):
             return GateFailed(
                 CallFailure.BAD_ANSWER, f"the file gate answered with HTTP status {self.answer.status_code}"
             )

@@ -26,6 +26,7 @@ import msgspec
 import trio
 
 from bus.settings.spool_place import SEALED_ENDING
+from host.unreadable import UNREADABLE
 from workers.errors import SpoolFull, SpoolUnusable
 from workers.files.limits import Sent, with_another, without
 
@@ -310,5 +311,5 @@ def _decoded(said: str) -> str | None:
 def _sent_in(found: bytes) -> Sent:
     try:
         return msgspec.json.decode(found, type=Sent)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Sent()  # new, or cut by a power loss: the platform counts too

@@ -11,6 +11,7 @@ from typing import cast, get_args, get_origin
 
 import msgspec
 
+from host.unreadable import UNREADABLE
 from workers.errors import BadHandler, BadState, StateTooLarge
 
 MOST_STATE_BYTES = 64 * 1024
@@ -64,7 +65,7 @@ class StateShape:
         """Returns the state that was kept. Raises BadState if it is not of this class."""
         try:
             value = self._decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadState(self.name, _said_of(error)) from None
         as_read = self._encoder.encode(value)
         aside = {} if as_read == body else self._unknown(_tree(body), _tree(as_read))
@@ -151,7 +152,7 @@ def _put_back(whole: dict[str, Tree], aside: Mapping[str, Tree]) -> None:
             _put_back(inner, value.fields)
 
 
-def _said_of(error: msgspec.DecodeError) -> str:
+def _said_of(error: Exception) -> str:
     """What msgspec says of a stored value, without any part of it: some of its texts quote one."""
     text = str(error)
     if _WITHOUT_VALUES.fullmatch(text):

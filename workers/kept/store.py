@@ -12,6 +12,7 @@ import msgspec
 
 from bus.records.records import BadRecord, Job
 from bus.steps.thread_steps import Effect
+from host.unreadable import UNREADABLE
 from workers.errors import BadState, StoreAfterWords, StoreLimit, StoreMixed
 from workers.kept.outlet import Outlet, until_redis_answers
 
@@ -184,14 +185,14 @@ class Store:
 def _decoded(key: str, body: bytes, kind: Any) -> Any:
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise BadState(getattr(kind, "__name__", str(kind)), f"the store's value of {key!r} is another") from None
 
 
 def _number(key: str, body: bytes) -> float:
     try:
         return msgspec.msgpack.decode(body, type=int | float)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise BadState("a number", f"the store's value of {key!r} is none to add to") from None
 
 

@@ -24,6 +24,7 @@ from bus.records.records import Job
 from bus.steps.thread_steps import Effect, Noted
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE, RedisFull
+from host.unreadable import UNREADABLE
 from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull, Suspended, WaitsFull
 from workers.kept.effects import Effects
 from workers.kept.keeping import Keeping
@@ -238,7 +239,7 @@ class ThreadRun:
         packed = self._found[name]
         try:
             return None if packed is None else msgspec.msgpack.decode(packed, type=Entry)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None
 
     def known(self, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from host.unreadable import UNREADABLE
 from workers.kept.history import ToolUse, Turn
 from workers.llm.calls import Call
 from workers.llm.tokens import TokenCount
@@ -74,7 +75,7 @@ def _object(arguments: str) -> str:
     """Returns arguments that are a JSON object: endpoints fail that are told others."""
     try:
         msgspec.json.decode(arguments, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+    except UNREADABLE:
         return "{}"
     return arguments
 

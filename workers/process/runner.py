@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import msgspec
 import trio
 
 from bus.records.budgets import ADMITTED
@@ -31,6 +30,7 @@ from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Admitted, Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisFull, RedisRefused
+from host.unreadable import UNREADABLE
 from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
 from workers.files.files import FileWay
 from workers.handling.agent import Agent
@@ -306,7 +306,7 @@ class Runner:
     async def _run(self, hand: Hand) -> None:
         try:
             answer = None if hand.job.is_first_run else await self._bind_answer(hand)
-        except (BadRecord, msgspec.DecodeError):  # of another version, say: it comes again, and then is a dead letter
+        except (BadRecord, *UNREADABLE):  # of another version, say: it comes again, and then is a dead letter
             await self._fail_by(hand, HandlerGone("(of a question that this version cannot read)"))
             return
         if hand.ended:

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from bus.records.records import Payload
+from host.unreadable import UNREADABLE
 from workers.errors import BadCard
 from workers.talk.cards import App, Approval, Card, Field, Form, Info, Media, MediaItem, Progress
 
@@ -18,7 +19,7 @@ def card_of(text: bytes) -> Card:
     """Returns the card that is written down so: `{"subtype": …, "title": …, "payload": {…}}`. Raises BadCard, which names what is wrong."""
     try:
         given = msgspec.json.decode(text, type=dict[str, object])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise BadCard('a card is a JSON object: {"subtype": "info", "title": "…", "payload": {"body": "…"}}') from None
     subtype, title, payload = given.pop("subtype", None), given.pop("title", None), given.pop("payload", None)
     if given:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from bus.records.records import GROUP, InboundMessage
+from host.unreadable import UNREADABLE
 from workers.errors import (
     BadCard,
     HandlerError,
@@ -385,7 +386,7 @@ def text_of(value: object) -> str:
 def _parsed(arguments: str) -> Arguments:
     try:
         return msgspec.json.decode(arguments, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+    except UNREADABLE:
         raise BadArguments(NO_JSON) from None
 
 

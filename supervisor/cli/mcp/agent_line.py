@@ -10,6 +10,7 @@ import trio
 
 from bus.control.client import Control, Unanswered, Why
 from bus.control.messages import ControlAnswer, Request
+from host.unreadable import UNREADABLE
 
 Told = TypeVar("Told")
 
@@ -74,7 +75,7 @@ class AgentLine:
             reason = msgspec.json.decode(answer.result, type=_Reason).reason
         except Unanswered as problem:
             raise Refused(problem.why.value if problem.why is Why.TOO_LARGE else "away", str(problem)) from None
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise Refused(
                 "another_version", "the agent's answer cannot be read; is hashee-agent another version here?"
             ) from None

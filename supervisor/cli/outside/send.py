@@ -13,6 +13,7 @@ import msgspec
 from bus.records import ulid
 from bus.records.outside import OutsideMessage
 from bus.records.records import Payload
+from host.unreadable import UNREADABLE
 from supervisor.cli.outside.queueing import queue, queued
 from supervisor.outbound.from_outside import MOST_CHARACTERS
 from workers.errors import BadCard
@@ -82,7 +83,7 @@ def _cards(conversation_ids: Iterable[str], artifact: BinaryIO | None) -> Iterat
 def _decoded(data: str) -> object:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except UNREADABLE:
         raise click.UsageError("--data is JSON, such as '{\"number\": 42}'") from None
 
 

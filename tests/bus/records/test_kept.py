@@ -27,7 +27,7 @@ def test_it_opens_in_its_own_place_alone() -> None:
 def test_what_a_later_version_wrote_is_no_damage() -> None:
     with pytest.raises(NewerRecord, match="of schema 9"):
         opened(msgspec.msgpack.encode((9, b"another form", 1)), STATE, CONVERSATION)
-    for broken in (b"", b"\xc1", msgspec.msgpack.encode("text"), msgspec.msgpack.encode((1,))):
+    for broken in (b"", b"\xc1", msgspec.msgpack.encode("text"), msgspec.msgpack.encode((1,)), b"\x91" * 100_000):
         with pytest.raises(BadRecord) as raised:
             opened(broken, STATE, CONVERSATION)
         assert not isinstance(raised.value, NewerRecord)

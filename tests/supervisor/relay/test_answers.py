@@ -4,6 +4,7 @@ import json
 import random
 
 import httpx2
+import msgspec
 import pytest
 import trio
 
@@ -11,7 +12,7 @@ from supervisor.relay import answers
 from supervisor.relay.answers import NotTaken
 from supervisor.relay.frames import MessageNew, Relation
 from supervisor.relay.ids import id_in, is_id
-from supervisor.relay.rest import Rest, RestFailed
+from supervisor.relay.rest import NO_STATUS, Rest, RestFailed
 from tests.supervisor.doubles import relations_of
 from tests.supervisor.person import AGENT, message_frame
 
@@ -178,3 +179,30 @@ def test_an_id_is_found_and_judged_in_one_place() -> None:
     assert id_in(b'{"message_id": "m", "x": "\\ud800"}', "message_id") == "m"
     assert id_in(b'{"message_id": "\\ud800"}', "message_id") is None
     assert [is_id(value) for value in ("a b~", "", "x" * 129, "\x7f", 1)] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("misfit", [b"null", b"7", b"9223372036854775808", b"{}", b'[["pay"]]'])
+async def test_what_a_relation_need_not_have_and_does_not_fit_is_absent(misfit: bytes) -> None:
+    body = b'{"data": [{"user_id": "a", "display_name": %b, "scopes": %b, "conversation_id": %b}]}' % ((misfit,) * 3)
+    assert await relations_of(rest(body)) == [Relation("a")]
+
+
+@pytest.mark.parametrize("status", [b"7", b"{}", b"true", rb'"\ud800"', b"1e400"])
+async def test_a_status_that_is_none_is_no_absent_one(status: bytes) -> None:
+    """An absent one counts as active."""
+    body = b'{"data": [{"user_id": "a", "status": %b}, {"user_id": "b", "status": null}]}' % status
+    assert await relations_of(rest(body)) == [Relation("a", status=NO_STATUS), Relation("b")]
+
+
+async def test_an_entry_with_very_many_misfits_is_given_up() -> None:
+    """Each costs a decoding; no shape has so many members that it need not have."""
+    asked = [0]
+
+    def never(_text: bytes) -> None:
+        asked[0] += 1
+        raise msgspec.ValidationError(f"Expected `int`, got `str` - at `$.x{asked[0]}`")
+
+    text = b"{%b}" % b",".join(b'"x%d":"7"' % number for number in range(1000))
+    with pytest.raises(msgspec.ValidationError, match="x1`"):
+        answers.without_misfits(never, text)
+    assert asked[0] == answers.MOST_MISFITS + 1

@@ -156,3 +156,39 @@ def test_what_cannot_be_read_of_a_frame_is_absent_where_it_is_not_needed(unreada
     assert decode_from_relay(event) == PlatformEvent("group.updated", {"a": 1})
     with pytest.raises(MalformedFrame):
         decode_from_relay(whole.replace('"m"', unreadable))
+
+
+@pytest.mark.parametrize("misfit", ["null", "7", "9223372036854775808", "-1", "true", "[]", "{}", '[{"a": 1}]', '""'])
+def test_what_does_not_fit_is_absent_too_where_it_is_not_needed(misfit: str) -> None:
+    """Else a relay that says null for an empty list, or a number for a name, hides messages and the ends of relations."""
+    whole = json.dumps(MESSAGE)
+    for field in ("conversation_type", "sender_device_id", "sender_display_name"):
+        said = decode_from_relay(whole[:-1] + f', "{field}": {misfit}}}')
+        assert said in (decode_from_relay(whole), decode_from_relay(whole[:-1] + f', "{field}": ""}}'))
+    ended = '{"type": "relation.revoked", "payload": {"user_id": "u", "display_name": 7, "scopes": %s, "status": %s}}'
+    said = decode_from_relay(ended % ("null" if misfit == "[]" else misfit, "[]" if misfit == '""' else misfit))
+    assert said == frames.RelationRevoked(frames.Relation("u"))
+    assert decode_from_relay('{"type": "auth.error", "reason": "invalid_token", "message": null, "i18n_key": 7}') == (
+        frames.AuthError("invalid_token")
+    )
+    assert decode_from_relay(
+        '{"type": "message.error", "code": "429", "client_message_id": "i", "retry_after": "5"}'
+    ) == (frames.MessageError("429", "i"))
+
+
+def test_an_error_names_nothing_or_what_it_names() -> None:
+    """One that names something else than an id is not taken for one of what has no id, such as a recall."""
+    assert decode_from_relay('{"type": "message.error", "code": "x", "client_message_id": null}') == (
+        frames.MessageError("x")
+    )
+    with pytest.raises(MalformedFrame, match=re.escape("$.client_message_id")):
+        decode_from_relay('{"type": "message.error", "code": "x", "client_message_id": 7, "message": null}')
+
+
+@pytest.mark.parametrize("field", ["message_id", "conversation_seq", "encrypted_payload"])
+def test_of_several_misfits_the_first_that_is_found_is_named(field: str) -> None:
+    many = {**MESSAGE, field: {}, "sender_display_name": 7, "conversation_type": []}
+    with pytest.raises(MalformedFrame) as malformed:
+        decode_from_relay(json.dumps(many))
+    assert malformed.value.frame_type == "message.new"
+    assert malformed.value.field in (f"$.{field}", "$.sender_display_name", "$.conversation_type")

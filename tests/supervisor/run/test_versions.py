@@ -55,9 +55,11 @@ def test_a_newer_record_is_told_from_a_damaged_one_whatever_its_shape() -> None:
         decode_job_record(newer)
     with pytest.raises(NewerRecord):
         decode_reply_record(msgspec.msgpack.encode([ACT_SCHEMA + 1, {"shape": "other"}]))
-    with pytest.raises(BadRecord) as caught:
-        decode_job_record(b"\x91")
-    assert not isinstance(caught.value, NewerRecord)
+    no_utf_8 = job_of(1).replace(CONVERSATION.encode(), b"\xff" + CONVERSATION.encode()[1:])
+    for damaged in (b"\x91", no_utf_8, b"\x91" * 100_000):
+        with pytest.raises(BadRecord) as caught:
+            decode_job_record(damaged)
+        assert not isinstance(caught.value, NewerRecord)
 
 
 @pytest.mark.pure

@@ -142,6 +142,8 @@ async def test_a_refusal_says_why_and_whether_to_come_again(tmp_path: Path, call
         (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", UNANSWERED),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", CallFailure.BAD_ANSWER),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{", CallFailure.BAD_ANSWER),
+        (b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{"upload_id":"\xff"}', CallFailure.BAD_ANSWER),
+        (b'HTTP/1.1 500 Oops\r\ncontent-length: 26\r\n\r\n{"error":{"reason":"\xff\xff"}}', CallFailure.BAD_ANSWER),
         (b"HTTP/1.1 500 Oops\r\ncontent-length: 6\r\n\r\n<html>", CallFailure.BAD_ANSWER),
         (b"HTTP/1.1 302 Go\r\nlocation: http://elsewhere\r\ncontent-length: 0\r\n\r\n", CallFailure.BAD_ANSWER),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000, CallFailure.BAD_ANSWER),
