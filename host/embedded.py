@@ -205,6 +205,11 @@ def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int 
     return argv
 
 
+def most_file_bytes(most_bytes: int) -> int:
+    """Returns how large one file of a server with this maxmemory becomes: twice what it holds, before it is written anew."""
+    return 2 * most_bytes + LEAST_REWRITE_BYTES
+
+
 def start(
     binary: ServerBinary,
     layout: Layout,

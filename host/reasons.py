@@ -53,6 +53,15 @@ def fault_of_file(error: OSError, place: str = "") -> str:
     return f"{where}: {error.strerror or type(error).__name__}" + (f"; {remedy}" if remedy else "")
 
 
+NO_THREAD = "can't start new thread"
+MORE_THREADS = "no thread could be started: raise TasksMax=, --pids-limit, ulimit -u or ulimit -v"
+
+
+def remedy_of_threads(error: BaseException) -> str | None:
+    """Returns what helps where `error` is Python's that no thread can be started, which has no type of its own; else None."""
+    return MORE_THREADS if isinstance(error, RuntimeError) and str(error) == NO_THREAD else None
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yields the error, its causes and contexts, and the members of groups among them; each once."""
     seen: set[int] = set()

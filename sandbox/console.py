@@ -5,7 +5,6 @@ On a terminal the agent says what it says while lines are typed; a script or a p
 
 import json
 import os
-import stat
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,12 +15,13 @@ from typing import Any, Final, TextIO, cast
 import msgspec
 import trio
 
+from host.reasons import fault_of_file
 from sandbox.answering import Asks, CardAnswers, Given, Note
 from sandbox.cards import Cards
 from sandbox.drawing import buttons_of, drawn
 from sandbox.redaction import HEAD, Redaction
 from sandbox.script_lines import Step, difference, steps_in
-from sandbox.terminal import terminal_lines
+from sandbox.terminal import is_waited_for, terminal_lines
 from sandbox.typed import QUIT, seconds_in, without_mark
 from workers.errors import CannotStart
 from workers.handling.agent import Agent
@@ -63,10 +63,15 @@ def run_console(options: ConsoleOptions) -> int:
     handler = chosen_handler(options.handler)
     try:
         agent = load_agent(handler, Path.cwd())
+        if options.record is not None:
+            options.record.write_text(HEAD, encoding="utf-8")  # where it cannot be written, nothing is begun
         steps = None if options.script is None else steps_in(options.script.read_text(encoding="utf-8").splitlines())
     except CannotLoad as error:
         return _cannot_load(error, handler)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        print(f"hashee-agent: {fault_of_file(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except ValueError as error:
         print(f"hashee-agent: {options.script}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     console = Console(agent, options, steps)
@@ -166,7 +171,7 @@ class Console:
         if self._steps is not None:
             for step in self._steps:
                 yield step
-        elif _can_be_waited_for(sys.stdin):
+        elif is_waited_for(sys.stdin.fileno()):
             number = 0
             async for line in terminal_lines():
                 number += 1
@@ -463,8 +468,3 @@ def _traceback_of(error: BaseException) -> str:
 
 def _in_words(values: Mapping[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
-
-
-def _can_be_waited_for(stream: TextIO) -> bool:
-    """Returns whether an event loop can wait for it: a pipe or a terminal, no file."""
-    return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -33,26 +34,34 @@ from sandbox.stage import RunningSandbox, stage
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_CONFIGURATION = 78
 CONNECT_SECONDS = 10.0
 ECHO = "workers.builtin.echo:agent"
 
 
 def run_demo(*, scripted: bool) -> int:
     """Plays it and returns the exit code."""
-    started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="hashee-demo-"))
-    try:
-        return trio.run(Demo(folder, started, scripted=scripted).run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return _run(partial(Demo, scripted=scripted))
 
 
 def run_dev(handler: str) -> int:
     """A chat with an agent that is being written, whose changes are taken over; returns the exit code."""
+    return _run(partial(Demo, scripted=False, handler=handler))
+
+
+def _run(demo: Callable[[Path, float], "Demo"]) -> int:
+    """Runs it in a folder that is gone afterwards."""
     started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="hashee-demo-"))
     try:
-        return trio.run(Demo(folder, started, scripted=False, handler=handler).run)
+        folder = Path(tempfile.mkdtemp(prefix="hashee-demo-"))
+    except OSError as error:
+        why = (
+            f"no folder for temporary files can be used ({error.strerror}): set TMPDIR to one that this user can write"
+        )
+        print(f"hashee-agent: {why}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    try:
+        return trio.run(demo(folder, started).run)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -242,6 +242,78 @@ def test_without_a_home_the_state_directory_has_to_be_named(tmp_path: Path) -> N
         assert done.stderr.count("\n") == 1
 
 
+LIMITED = "import os, resource as r, sys; r.setrlimit(r.{0}, ({1}, {2})); os.execvp(sys.argv[1], sys.argv[1:])"
+UNUSABLE = {
+    "few open files": (
+        LIMITED.format("RLIMIT_NOFILE", 64, 64),
+        {"HASHEE_REDIS_URL": REDIS},
+        "The limit of open files (ulimit -n)",
+        ("check-settings", "supervisor", "worker"),
+    ),
+    "small files": (
+        LIMITED.format("RLIMIT_FSIZE", 4096, 4096),
+        {"HASHEE_REDIS_URL": ""},  # of one's own is no file here
+        "The limit of a file's size (ulimit -f)",
+        ("check-settings", "up"),
+    ),
+    "a spool in a file": (
+        "",
+        {"HASHEE_SPOOL_DIR": "/dev/null/spool"},
+        "HASHEE_SPOOL_DIR",
+        ("check-settings", "check-settings --worker"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_would_fail_in_the_midst_of_the_work_is_told_at_the_start(name: str, tmp_path: Path) -> None:
+    code, more, named, commands = UNUSABLE[name]
+    before = [sys.executable, "-S", "-c", code] if code else []
+    environ = {**environ_of(Spoiled(), tmp_path), **more}
+    for command in commands:
+        program = [*before, *PROGRAM, *command.split()]
+        done = subprocess.run(program, env=environ, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 78, (command, done.stderr)
+        assert done.stderr.startswith(f"hashee-agent: {named} cannot be used: expected "), (command, done.stderr)
+        assert done.stderr.count("\n") == 1, (command, done.stderr)
+
+
+def test_a_limit_of_open_files_that_may_be_raised_is_raised(tmp_path: Path) -> None:
+    code = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
+        "from supervisor.settings.process_limits import ready_limits; ready_limits()\n"
+        "print(r.getrlimit(r.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "256\n"
+
+
+def test_a_worker_without_home_state_directory_and_temporary_folder_needs_none_until_it_sends_a_file(
+    tmp_path: Path,
+) -> None:
+    environ = environ_of(Spoiled(code=NO_PASSWD + NO_TMP, home=False), tmp_path)
+    del environ["HASHEE_STATE_DIR"]
+    command = [*PROGRAM, "check-settings", "--worker"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_output_that_takes_nothing_is_said_and_nobody_is_told_of_a_crash(tmp_path: Path) -> None:
+    environ = environ_of(Spoiled(), tmp_path)
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        for command, out, err in (("version", full, subprocess.PIPE), ("nonsense", subprocess.PIPE, full)):
+            done = subprocess.run(
+                [*PROGRAM, command], env=environ, cwd=tmp_path, stdout=out, stderr=err, encoding="utf-8", check=False
+            )
+            if out is full:
+                assert (done.returncode, done.stderr) == (
+                    74,
+                    "hashee-agent: the output cannot be written: No space left on device\n",
+                )
+            else:
+                assert done.returncode == 2  # as where stderr can be written
+
+
 def test_a_socket_that_fits_nowhere_is_said_with_the_remedy(tmp_path: Path) -> None:
     environ = environ_of(Spoiled({"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": "/proc/nowhere"}), tmp_path)
     environ["HASHEE_STATE_DIR"] = str(tmp_path / ("long" * 30))

@@ -3,6 +3,7 @@
 A wrong configuration ends with status 78 and one line that names the setting, without a traceback.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -71,14 +72,25 @@ def main() -> NoReturn:
         check_null_device()
         status = cli.main(standalone_mode=False)
     except click.ClickException as problem:
-        problem.show()
-        sys.exit(problem.exit_code)
+        with suppress(OSError):  # likewise below: nobody reads stderr any more, or its disk is full
+            problem.show()
+        _leave(problem.exit_code)
     except click.Abort:
         sys.exit(EXIT_INTERRUPTED)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as problem:  # noqa: BLE001  # the process' edge
         ending = ending_of(problem)
         if ending.line is not None:
-            with suppress(OSError):  # nobody reads stderr any more
+            with suppress(OSError):
                 click.echo(f"hashee-agent: {ending.line}", err=True)
-        sys.exit(ending.status)
+        _leave(ending.status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends with this status, also where a stream still holds what cannot be written: Python would make 120 of it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)

@@ -7,10 +7,13 @@ import click
 from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import SHOWS_ERRORS
 from bus.telemetry.settings import NowhereToSend
+from host.budgets import Budgets
+from host.embedded import most_file_bytes
 from supervisor.backup.settings import BackupSettings
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.files import FilesSettings
+from supervisor.settings.process_limits import ready_limits
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
 
@@ -24,16 +27,16 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
 
     No secret is shown.
     """
-    if worker:
-        LoneWorkerSettings.from_environ(os.environ)
-        return 0
-    if files:
-        FilesSettings.from_environ(os.environ)
+    if worker or files:
+        LoneWorkerSettings.from_environ(os.environ) if worker else FilesSettings.from_environ(os.environ)
+        ready_limits()
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
     if not quiet:  # as a start asks, which needs no backups
         BackupSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
+    budgets = Budgets.here(settings.memory_bytes, settings.redis_memory_bytes)
+    ready_limits(most_file_bytes(budgets.redis_bytes) if settings.redis_url is None else 0)
     control_path(settings.state_dir, settings.runtime_dir)
     if not quiet:
         click.echo(f"the settings are complete; the relay {settings.base_url} is reached {settings.way.shown}")

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
+import click
+
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.log_stream import NullDeviceUnusable
+from host.reasons import remedy_of_threads
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
@@ -21,6 +24,7 @@ from supervisor.settings.secrets import RestoreUnfinished, RotationUnfinished, S
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
 EXIT_CRASHED = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
+EXIT_OUTPUT = 74  # EX_IOERR: what was to be said could not be written
 PLACES_SHOWN = 8
 REFUSALS = (
     SettingsError,
@@ -50,6 +54,8 @@ def ending_of(problem: BaseException) -> Ending:
     for leaf in leaves:
         if isinstance(leaf, REFUSALS):
             return Ending(EXIT_CONFIGURATION, _one_line(str(leaf)))
+    if len(leaves) == 1 and (fault := _fault_of_output(leaves[0])):
+        return Ending(EXIT_OUTPUT, fault)
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return Ending(EXIT_INTERRUPTED, None)
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
@@ -63,6 +69,15 @@ def _leaves(problem: BaseException) -> Iterator[BaseException]:
         yield problem
 
 
+def _fault_of_output(problem: BaseException) -> str | None:
+    """Returns what is to be said where the terminal, file or pipe that the output goes to does not take it (a full disk); else None."""
+    if not isinstance(problem, OSError) or problem.filename is not None:
+        return None
+    frames = extract_tb(problem.__traceback__)
+    is_ours = bool(frames) and frames[-1].filename == click.utils.__file__ and frames[-1].name == click.echo.__name__
+    return f"the output cannot be written: {problem.strerror}" if is_ours else None
+
+
 def _type_and_places(problem: BaseException) -> str:
     frames = [frame for frame in extract_tb(problem.__traceback__) if not frame.filename.startswith("<frozen ")]
     frames = frames[-PLACES_SHOWN:]
@@ -70,6 +85,8 @@ def _type_and_places(problem: BaseException) -> str:
     what = type(problem).__name__
     if isinstance(problem, ImportError):
         what += f" ({_one_line(str(problem))})"  # it only names modules
+    if remedy := remedy_of_threads(problem):
+        what += f" ({remedy})"
     return f"{what} at {' < '.join(places) or 'no place'}"
 
 

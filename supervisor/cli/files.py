@@ -17,6 +17,7 @@ from supervisor.files.process import Timing, run_files
 from supervisor.keeper.state_directory import listen
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.files import FilesSettings
+from supervisor.settings.process_limits import ready_limits
 
 IDLE_SECONDS = 600.0
 """Under a keeper, which starts it again with the next call: what a process holds is given back after so long without one."""
@@ -36,6 +37,8 @@ def files(keeper_fd: int | None) -> int:
     disable_created_metrics()
     os.environ.pop("SSLKEYLOGFILE", None)  # libraries would write the keys of TLS there
     settings = FilesSettings.from_environ(os.environ)
+    if keeper_fd is None:
+        ready_limits()
     configure_logging(settings.log, "files")
     if keeper_fd is not None:
         listener = socket.socket(fileno=keeper_fd)

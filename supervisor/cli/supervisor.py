@@ -24,6 +24,7 @@ from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.run.app import run_supervisor
 from supervisor.settings.env_files import claim
+from supervisor.settings.process_limits import ready_limits
 from supervisor.settings.supervisor import SupervisorSettings
 
 
@@ -51,6 +52,7 @@ def supervisor(
     configure_logging(settings.log, "supervisor")
     tune()
     if keeper_fds is None:
+        ready_limits()
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)
     http_fd, control_fd = _descriptors(keeper_fds)

@@ -14,6 +14,7 @@ from bus.settings.llm import API_KEY, api_key_to_hand_on
 from bus.settings.shared import BUS_KEY, REDIS_URL
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
+from supervisor.settings.process_limits import ready_limits
 from supervisor.settings.table import ALL_SETTINGS
 from supervisor.settings.worker import LoneWorkerSettings
 
@@ -33,6 +34,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     given = {"HASHEE_HANDLER": handler, "HASHEE_CONCURRENCY": concurrency}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = LoneWorkerSettings.from_environ(environ)
+    ready_limits()
     argv = [sys.executable, "-P", "-m", "workers", "--handler", settings.handler]
     argv += ["--concurrency", str(settings.concurrency)]
     handed_on = worker_environment(settings, environ)

@@ -10,7 +10,7 @@ from bus.settings.redis_tls import REDIS_KEY
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, ok, unknown, warn
-from supervisor.settings.env_files import FILES
+from supervisor.settings.env_files import env_files_of
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_BYTES, STORE_SECRET_FILE
 from supervisor.settings.table import ALL_SETTINGS, BACKUP_IDENTITY_FILE, BACKUP_PASSPHRASE_FILE
 
@@ -28,8 +28,8 @@ def look_at_files(case: Case) -> Iterator[Finding]:
             yield from _store_secret(case.state_dir)
     if case.keystore is not None and os.path.lexists(case.keystore):
         yield from _private(case.keystore, "keystore", "600")
-    for path in filter(None, case.environ.get(FILES, "").split(os.pathsep)):
-        yield from _private(Path(path), "env file", "600")
+    for path in env_files_of(case.environ):
+        yield from _private(path, "env file", "600")
     for name, secret in secret_files(case):
         yield from _unread_by_strangers(secret, name)
 

@@ -20,7 +20,7 @@ from supervisor.doctor.findings import Finding, bad, ok, unknown
 from supervisor.doctor.limits import unit_of
 from supervisor.doctor.needles import CHUNK_BYTES, Needles
 from supervisor.doctor.process_files import is_ours
-from supervisor.settings.env_files import FILES
+from supervisor.settings.env_files import env_files_of
 from supervisor.settings.key_settings import read_private_keys
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, StoreSecretDamaged, read_store_secret
 
@@ -151,7 +151,7 @@ def _lawful_files(case: Case) -> frozenset[Path]:
     state_dir = case.state_dir or Path()
     kept = [state_dir / STORE_SECRET_FILE, state_dir / NEXT_STORE_SECRET_FILE]
     kept += [path for _, path in secret_files(case)]
-    kept += [Path(path) for path in case.environ.get(FILES, "").split(os.pathsep) if path]
+    kept += env_files_of(case.environ)
     if case.keystore is not None:
         kept.append(case.keystore)
     return frozenset(path.resolve() for path in kept)

@@ -29,6 +29,7 @@ from supervisor.keeper.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.keeper.state_directory import listen, make_private, take_lock, unusable
 from supervisor.keeper.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
 from supervisor.settings.keeper import KeeperSettings
+from supervisor.settings.process_limits import ready_limits
 
 SIGNAL_EXIT_BASE = 128
 """The exit status of whoever is ended by signal N is 128 + N, as shells have it."""
@@ -89,6 +90,8 @@ async def run_keeper(
     timings = timings or Timings()
     code = Code.of_this_process(environ)
     make_private(settings.state_dir)
+    budgets = Budgets.here(settings.memory_bytes, settings.redis_memory_bytes)
+    ready_limits(embedded.most_file_bytes(budgets.redis_bytes) if settings.redis_is_private else 0)
     server = embedded.find_server() if settings.redis_is_private else None
     layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
     lock_fd = take_lock(settings.state_dir)
@@ -109,7 +112,7 @@ async def run_keeper(
                         server,
                         layout,
                         fsync=settings.fsync,
-                        most_bytes=Budgets.here(settings.memory_bytes, settings.redis_memory_bytes).redis_bytes,
+                        most_bytes=budgets.redis_bytes,
                         sync_interval_seconds=timings.sync_interval,
                         lock_fd=lock_fd,
                         children=children,

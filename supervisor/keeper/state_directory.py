@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bus.settings.reader import SettingsError
 from bus.settings.shared import STATE_DIR
+from host.own_folder import fault_of_own_folder
 from supervisor.settings.table import HTTP_HOST, HTTP_PORT
 
 LOCK_NAME = "lock"
@@ -58,26 +59,9 @@ def make_private(path: Path) -> None:
 
 def refuse_unusable(path: Path) -> None:
     """Raises SettingsError where `make_private` certainly would. Changes nothing."""
-    there = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
-    try:
-        found, link = there.stat(), there.lstat()
-    except OSError as problem:
-        raise unusable(f"{there}: {problem.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise unusable(f"{there} is no directory")
-    if link.st_uid not in (found.st_uid, os.geteuid(), 0):
-        raise unusable(f"{there} is a link that another user (uid {link.st_uid}) has made; remove it")
-    us = os.geteuid()
-    whose = (
-        f"{there} belongs to uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}, and this process is uid {us}"
-    )
-    if not os.access(there, os.W_OK | os.X_OK):
-        remedy = (
-            f"chown it to {us}, a mounted one on its host" if there == path else f"make {path} and chown it to {us}"
-        )
-        raise unusable(f"{whose}: {remedy}, or name another")
-    if there == path and us not in (found.st_uid, 0):
-        raise unusable(f"{whose}: remove it, or name another")
+    fault = fault_of_own_folder(path)
+    if fault is not None:
+        raise unusable(fault)
 
 
 def _mode(path: Path) -> int:

@@ -9,6 +9,8 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
+from urllib.parse import quote as quoted
+from urllib.parse import unquote_to_bytes
 
 SIZE_LIMIT_BYTES = 256 * 1024
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
@@ -40,16 +42,22 @@ def add_env_file(path: Path, environ: MutableMapping[str, str]) -> None:
     """
     added = {name: value for name, value in read_env_file(path).items() if not environ.get(name)}
     environ.update(added)
-    _note(environ, FILES, os.pathsep, [str(path.absolute())])
+    _note(environ, FILES, os.pathsep, [quoted(os.fsencode(path.absolute()))])
     _note(environ, NAMES, ",", added)
+
+
+def env_files_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Returns the files that `environ` came from, by what `add_env_file` has noted."""
+    noted = environ.get(FILES, "").split(os.pathsep)
+    return tuple(Path(os.fsdecode(unquote_to_bytes(path))) for path in noted if path)
 
 
 def environ_anew(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` as it would be if its files were read now. Raises EnvFileError."""
     from_files = frozenset(environ.get(NAMES, "").split(","))
     anew = {name: value for name, value in environ.items() if name not in {*from_files, FILES, NAMES}}
-    for path in filter(None, environ.get(FILES, "").split(os.pathsep)):
-        add_env_file(Path(path), anew)
+    for path in env_files_of(environ):
+        add_env_file(path, anew)
     return anew
 
 

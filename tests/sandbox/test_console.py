@@ -2,14 +2,18 @@
 
 import io
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from sandbox.console import Console, ConsoleOptions, run_console
+from sandbox.demo import run_demo
 from sandbox.script_lines import steps_in
+from sandbox.terminal import terminal_lines
 from tests.waiting import waiting_for
 from workers import Agent, Approval, Chat, InboundFile, Message
 
@@ -188,6 +192,35 @@ async def test_what_is_recorded_can_be_played_again_and_has_no_secrets(tmp_path:
     assert "< [approval] redacted-a, 4?" in text.splitlines()
     _, again = await played(text)
     assert not again.has_failed
+
+
+def test_a_record_that_cannot_be_written_is_said_before_anything_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = tmp_path / "nowhere" / "record.txt"
+    assert run_console(ConsoleOptions("workers.builtin.echo:agent", record=record)) == 78
+    assert capfd.readouterr().err == f"hashee-agent: {record}: No such file or directory; name a path that is there\n"
+
+
+def test_without_a_folder_for_temporary_files_the_demo_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr(tempfile, "tempdir", "/dev/null/nowhere")
+        assert run_demo(scripted=True) == 78
+    assert "set TMPDIR" in capfd.readouterr().err
+
+
+async def test_lines_come_from_whatever_standard_input_is(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("one\ntwo", encoding="utf-8")
+    reading, writing = os.pipe()
+    os.write(writing, b"three\n")
+    os.close(writing)
+    file, null = (os.open(path, os.O_RDONLY) for path in (tmp_path / "lines", os.devnull))
+    for descriptor, lines in ((file, ["one", "two"]), (null, []), (reading, ["three"])):
+        assert [line async for line in terminal_lines(descriptor)] == lines
+        os.close(descriptor)
 
 
 def test_an_answer_to_nothing_is_no_script() -> None:

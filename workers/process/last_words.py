@@ -13,6 +13,7 @@ from types import TracebackType
 
 from bus.records.control import Crashed
 from host.log_stream import divert_stderr, divert_stdout
+from host.reasons import remedy_of_threads
 from workers.process.logs import Log, kind, where
 
 STDERR = 2
@@ -49,7 +50,8 @@ class LastWords:
     def of_the_end(self, error: BaseException) -> Crashed:
         """Writes the exception that ends the worker, and returns the message for its supervisor."""
         last = alone(error)
-        crashed = Crashed(exception=kind(last), at=where(last))
+        remedy = remedy_of_threads(last)
+        crashed = Crashed(exception=f"{kind(last)} ({remedy})" if remedy else kind(last), at=where(last))
         self._log.warning("worker: crashed", exception=crashed.exception, at=crashed.at)
         self._whisper(error, error.__traceback__)
         return crashed

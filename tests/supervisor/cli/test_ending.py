@@ -40,6 +40,13 @@ def test_a_crash_shows_types_and_places_and_no_text() -> None:
     assert "secret" not in ending.line
 
 
+def test_a_thread_that_cannot_be_started_is_told_with_what_helps() -> None:
+    line = ending_of(raised(RuntimeError("can't start new thread"))).line
+    assert line is not None
+    assert "TasksMax=" in line
+    assert "(" not in str(ending_of(raised(RuntimeError("the person's words"))).line)
+
+
 def test_ctrl_c_says_nothing() -> None:
     assert ending_of(BaseExceptionGroup("group", [KeyboardInterrupt()])).line is None
     assert ending_of(KeyboardInterrupt()).status == 130

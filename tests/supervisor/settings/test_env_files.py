@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supervisor.cli import COMMANDS, cli
 from supervisor.cli.ending import ending_of
 from supervisor.cli.sandbox import PASSED_ON
-from supervisor.settings.env_files import EnvFileError, add_env_file, read_env_file
+from supervisor.settings.env_files import EnvFileError, add_env_file, env_files_of, environ_anew, read_env_file
 from tests.supervisor.cli.test_command_line import run
 from tests.supervisor.settings.environment import SECRETS, TOKEN, agent_environ
 
@@ -102,6 +102,15 @@ def test_a_command_reads_its_settings_from_the_file(tmp_path: Path, before: bool
     arguments = ["--env-file", str(path), "check-settings"] if before else ["check-settings", "--env-file", str(path)]
     done = run(*arguments, environ={"PATH": os.environ["PATH"]}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_is_read_again_whatever_its_name_is(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "A=1\n").rename(tmp_path / os.fsdecode(b"a:b %41\xff\nc.env"))
+    environ: dict[str, str] = {}
+    add_env_file(path, environ)
+    path.write_text("A=2\n", encoding="utf-8")
+    assert environ_anew(environ)["A"] == "2"
+    assert env_files_of(environ) == (path,)
 
 
 def test_a_wrong_file_is_78_and_one_line(tmp_path: Path) -> None:
