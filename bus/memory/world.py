@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 
 from bus.records.budgets import DAY_MS, MINUTE_MS, Limit
 from bus.records.cards import CardKept
-from bus.records.journal import joined
-from bus.records.kept import EXCHANGES_KEPT_MS, MOST_EXCHANGES, MOST_WAITS_BYTES, VERSION_BYTES, exchanged_ms
+from bus.records.journal import READ_PLACE, joined
+from bus.records.kept import (
+    EXCHANGES_KEPT_MS,
+    MOST_EXCHANGES,
+    MOST_WAITS_BYTES,
+    VERSION_BYTES,
+    exchange_name,
+    exchanged_ms,
+)
 from bus.records.records import ANSWER, PLACED_SCHEMA, SCHEMA_VERSION, STOP_ALL, decode_job_record, decode_reply_record
 from bus.steps.held import Note
 from bus.steps.job_steps import APOLOGY_PLACE
 from bus.steps.letters import DeadLetter, Quarantined
+from bus.steps.opened import exchange_in
 from bus.steps.policies import Policies
 from bus.steps.thread_steps import Effect
 from host.budgets import StoreBudgets
@@ -106,7 +114,7 @@ class Conversation:
     together: list[bytes] = field(default_factory=list)
     emitted: set[str] = field(default_factory=set)
     cards_at: dict[str, str] = field(default_factory=dict)
-    """Of the running job: the card at some of the places that were emitted."""
+    """Of the running job: the card at some of the places that were emitted, and what else has a place as its name."""
 
     stopped: str = ""
     """The card of the running job whose Stop was pressed, or STOP_ALL."""
@@ -482,6 +490,9 @@ class World:
         is_owed = bool(apology) and APOLOGY_PLACE not in at.emitted
         if is_owed:
             at.emitted.add(APOLOGY_PLACE)
+        newest = exchange_in(at.history[-1]) if at.history else None
+        read = "" if newest is None else exchange_name(newest.at_ms, newest.thread_id)  # no later version writes here
+        read = at.cards_at.setdefault(READ_PLACE, read)
         words = [word for name, noted in at.journal.items() for word in (b"=" + name.encode(), noted)]
         words += [word.encode() for place, card in at.cards_at.items() for word in (place, card)]
         self.bury(
@@ -493,7 +504,8 @@ class World:
             values=joined(words),
         )
         for record in at.together:
-            self.bury(record, reason, attempt=1, deliveries=1)
+            values = joined([READ_PLACE.encode(), read.encode()])
+            self.bury(record, reason, attempt=1, deliveries=1, values=values)
         if is_owed:
             self.say(at, apology)
 

@@ -15,6 +15,10 @@ JOURNAL_PREFIX = "="
 """Before a name of the journal; no place begins so."""
 OWN_PREFIX = "!"
 """Before a place of ours, such as the apology's, which is none of the handler's."""
+READ_PLACE = f"{OWN_PREFIX}read"
+"""A place whose value is up to where the history went when the job became a dead letter."""
+READ_ENTRY = "history:"
+"""Names the entry of the journal that says up to where an earlier run of the thread has read the history; no step has such a name."""
 MOST_JOURNAL_BYTES = 1 << 20
 MOST_ENTRY_BYTES = 1 << 18
 ENTRY_OVERHEAD_BYTES = 512
@@ -46,7 +50,10 @@ def read_emitted(
     names = [name.removeprefix(JOURNAL_PREFIX) for name in found if name.startswith(JOURNAL_PREFIX)]
     places = frozenset(name for name in found if not name.startswith((JOURNAL_PREFIX, OWN_PREFIX)))
     cards = {place: found[place].decode() for place in places if found[place] != NO_VALUE}
-    return places, cards, {name: _open_entry(found[JOURNAL_PREFIX + name], job, name, key, agent_id) for name in names}
+    journal = {name: _open_entry(found[JOURNAL_PREFIX + name], job, name, key, agent_id) for name in names}
+    if READ_PLACE in found:
+        journal.setdefault(READ_ENTRY, found[READ_PLACE])
+    return places, cards, journal
 
 
 def is_entry(name: bytes, value: bytes) -> bool:

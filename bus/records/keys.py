@@ -63,6 +63,7 @@ class Keys:
             self.out_box(conversation_id),
             self.sent(conversation_id),
             self.load_of(conversation_id),
+            self.history(conversation_id),
             *self._shared,
         )
 

@@ -4,7 +4,7 @@
 --
 -- A script about a conversation has names for the keys of the board (bus/records/keys.py `board`, in the same order); bus/transport/lua.py gives it as
 -- KEYS those that it uses, and puts the lines that name them here. Its own keys begin at KEYS[OWN]; the conversation's id is ARGV[1].
--- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED PLACED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
+-- BOARD CONVERSATION IDS TAKEN MAILBOX PARKED PLACED TOGETHER EMITTED OUT_BOX SENT LOAD_HERE SAID_HERE JOBS REPLIES DUE DEAD OUTBOX ACKS BUSY WAITING
 -- BOARD INTERRUPTED INTERRUPTS STREAMS POLICY EPOCH WRITE_COUNT LEDGER LOAD HELD
 -- What happens seldom in the operations that every message has, by far the most of all. Such a function costs a script nothing before it is called, and then somewhat more.
 -- RARE stops flag_stop deliver lets_in say_once take_off take_off_running put_on count_waiting load_of_new has_room room_in_mailbox enqueue
@@ -551,7 +551,7 @@ local function recall_values(values)
     redis.call('HSET', EMITTED, words[i], words[i + 1])
     if is_of_journal(words[i]) then bytes = bytes + size_of(words[i + 1]) end
   end
-  count_journal(bytes)
+  if bytes > 0 then count_journal(bytes) end
 end
 
 -- Restores the emitted places and the journal of a dead letter that was brought back: its job goes on from there (P2).
@@ -563,18 +563,29 @@ local function recall_places(job)
   if values then recall_values(values) end
 end
 
--- Makes the running job, with its places and its journal, and those handled together with it, dead letters.
+-- -> the name of the newest exchange of the conversation's history, '' where there is none; nil where a later version wrote it, and may name it otherwise
+local function newest_exchange()
+  local record = redis.call('LINDEX', SAID_HERE, '-1')
+  if not record then return '' end
+  if string.byte(record, 2) == 1 then return part_of(record, 4) end
+end
+
+-- Makes the running job, with its places and its journal, and those handled together with it, dead letters. They know up to where the history went
+-- then, as the value of a place (`!read`): nobody adds to it while the job is under way, so that is what the job has seen of it, or would have.
 local function bury_job(fields, reason)
-  local emitted, places, values = redis.call('HGETALL', EMITTED), {}, {}
+  local read = redis.call('HGET', EMITTED, '!read') or newest_exchange()
+  local known = read and { '!read', read } or {}
+  local emitted, places, values = redis.call('HGETALL', EMITTED), {}, { unpack(known) }
   for i = 1, #emitted, 2 do
-    if not is_of_journal(emitted[i]) then places[#places + 1] = emitted[i] end
-    if emitted[i + 1] ~= '1' then
+    local is_ours = emitted[i] == '!read'
+    if not is_of_journal(emitted[i]) and not is_ours then places[#places + 1] = emitted[i] end
+    if emitted[i + 1] ~= '1' and not is_ours then
       values[#values + 1] = emitted[i]
       values[#values + 1] = emitted[i + 1]
     end
   end
   bury(fields.r, reason, fields.a, fields.d, table.concat(places, ' '), '', joined(values))
-  for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
+  for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1, '', '', joined(known)) end
 end
 
 -- -> the record of the job under way. `entry`: the conversation's field

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from bus.records.cards import CardKept, encode_card
+from bus.records.journal import READ_ENTRY
 from bus.records.records import InboundMessage, Job, Payload, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
@@ -101,12 +102,13 @@ class Run:
 def resumed(run: Run, answered: Answered) -> Run:
     """Returns a run as it goes on with an answer: with the messages, places and journal of its thread."""
     wait = answered.wait
+    read = {name: value for name, value in wait.journal.items() if name == READ_ENTRY}
     return replace(
         run,
         messages=tuple(wait.messages),
         emitted=run.emitted | frozenset(wait.places),
         cards={**wait.cards, **run.cards},
-        journal={**wait.journal, **run.journal, wait.entry: answered.entry},
+        journal={**wait.journal, **run.journal, **read, wait.entry: answered.entry},
         resumed=wait,
     )
 

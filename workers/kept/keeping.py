@@ -9,6 +9,7 @@ from itertools import chain
 
 import msgspec
 
+from bus.records.journal import READ_ENTRY
 from bus.records.records import PLACED_KINDS, BadRecord, InboundMessage, Job, NewerRecord, Payload, Reply
 from bus.steps.opened import Exchange
 from bus.steps.thread_steps import Effect
@@ -30,9 +31,6 @@ from workers.kept.state import RunningState, StateShape
 from workers.kept.store import StoreRun
 
 BOTH = frozenset({"state", "history"})
-HISTORY = "history:"
-"""Names the entry of a wait's journal that says up to where an earlier run of the thread has read the history; no step has such a name."""
-
 SAID = "said:"
 """Begins the names of journal entries that hold what was said; no step has such a name."""
 
@@ -57,7 +55,7 @@ class Keeping:
         self._state: RunningState | None = None
         self._history: History | None = None
         self._read: Sequence[Exchange] | None = None
-        self._seen = (journal or {}).get(HISTORY)
+        self._seen = (journal or {}).get(READ_ENTRY)
         self._has_grants = False
         self._said: dict[str, Turn] = {}
         self._noted = self._noted_in(journal or {}, emitted) if has_history else {}
@@ -133,7 +131,7 @@ class Keeping:
         """
         if self._read is None or self._seen is not None:
             return {}
-        return {HISTORY: self._keeper.newest_exchange(self._job, self._read).encode()}
+        return {READ_ENTRY: self._keeper.newest_exchange(self._job, self._read).encode()}
 
     def said(self, place: str, reply: Reply) -> None:
         """Hears of a reply that goes out, or went out in an earlier run: then that run's words count."""

@@ -4,7 +4,6 @@ An exception of a handler ends its job, never the worker. While Redis is away it
 it never gives two jobs of one conversation at once.
 """
 
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -672,8 +671,6 @@ class Runner:
         job, apology = hand.job, self._apology()
         after_ms = None if retry_after_seconds is None else int(retry_after_seconds * 1000)
         hand.ending = True
-        if after_ms is None:
-            await self._note_what_was_read(hand)
         failed = await until_redis_answers(
             lambda: self._bus.fail(job, reason, after_ms, apology, takes=_taken_by(reason))
         )
@@ -687,15 +684,6 @@ class Runner:
             self._log.error("job: dead letter", job=job.job_id, reason=reason)
         if reason not in NO_FAILURES:
             self._vitals.count_failed()
-
-    async def _note_what_was_read(self, hand: Hand) -> None:
-        """Notes up to where a run has read the history, for the dead letter that it becomes: brought back, it sees what it saw, whatever was said since."""
-        for name, value in hand.keeping.noted().items() if hand.keeping is not None else ():
-            entry = self._bus.seal_entry(hand.job, name, value)
-            with contextlib.suppress(
-                RedisFull
-            ):  # which takes a job's end, and nothing more: it will see what was said since
-                await until_redis_answers(partial(self._bus.note, hand.job, name, entry))
 
     def _apology(self) -> Reply | None:
         text = self._run_environment.agent.policies.apology

@@ -3,15 +3,18 @@
 import msgspec
 import pytest
 
+from bus.records.journal import READ_ENTRY
 from bus.records.kept import DAY_MS, EXCHANGES_KEPT_MS, exchanged_ms, size_of_exchange
-from bus.records.records import Job
+from bus.records.records import MOST_DELIVERIES, Job
 from bus.steps.job_steps import Emitted, Failed, Finished
 from bus.steps.opened import exchange_in
+from bus.steps.policies import Policies
+from bus.steps.recovery import Reclaim
 from bus.steps.thread_steps import Effect, Noted
 from tests.bus.builders import CONVERSATION, reply
 from tests.bus.redis_scene import RedisScene
 from tests.bus.scenes import Scene, Worker
-from tests.bus.talk import Talk, talk_and_worker
+from tests.bus.talk import Talk, taken, talk_and_worker
 
 
 class Kept:
@@ -112,6 +115,61 @@ async def test_what_was_said_is_read_in_order_up_to_the_own_thread(scene: Scene)
     assert steps.open_exchanges(later, [exchange_in(b"damaged"), *records], bytes, until=newest) == [b"0", b"1", b"2"]
     assert steps.open_exchanges(later, records[3:], bytes, until=newest) == [], "what was there before is gone"
     assert (steps.newest_exchange(later, []), steps.open_exchanges(later, records, bytes, until="")) == ("", [])
+
+
+@pytest.mark.parametrize("way", ["fails", "loses its worker", "is handed back", "is handled together", "fails twice"])
+async def test_a_dead_letter_that_comes_back_knows_what_had_been_said_by_then(scene: Scene, way: str) -> None:
+    """Whoever has made it one: a worker that writes down nothing (it is dead, or Redis is full) too."""
+    together = way == "is handled together"
+    talk, worker = await talk_and_worker(scene, Policies(busy="coalesce" if together else "queue"))
+    kept, steps = Kept(talk, worker), worker.steps
+    await kept.said(b"before")
+    job = await kept.job()
+    if together:
+        kept.seq += 1
+        await talk.accept(kept.seq)
+        assert (await steps.start(job)).together
+    if way == "loses its worker":
+        [reclaimed] = await talk.reclaim(Reclaim(ends_as="timeout"))
+        assert reclaimed.outcome == "dead"
+    elif way == "is handed back":
+        for _ in range(MOST_DELIVERIES):
+            await steps.hand_back(job, has_begun=True)
+            job = await worker.take() or job
+    else:
+        await steps.fail(job, "broke", None)
+    for body in (b"since", b"then"):
+        await kept.said(body)
+        for letter in await talk.supervisor.dead.first() if way == "fails twice" else ():
+            assert await talk.supervisor.dead.retry(letter) == "revived"
+            again = await taken(worker)
+            await steps.fail(again, "broke", None)
+    letters = await talk.supervisor.dead.first()
+    assert [letter.places for letter in letters] == [""] * (2 if together else 1)
+    for letter in letters:
+        assert await talk.supervisor.dead.retry(letter) == "revived"
+        back = await taken(worker)
+        read = (await steps.start(back)).journal[READ_ENTRY]
+        assert read is not None
+        records = await steps.read_exchanges(back)
+        assert steps.open_exchanges(back, records, bytes, until=read.decode()) == [b"before"]
+        assert await steps.finish(back) is Finished.DONE
+    assert (await scene.facts()).counted == {}
+
+
+async def test_a_dead_letter_does_not_know_what_a_later_version_has_written_last(redis_url: str) -> None:
+    """Its name may stand elsewhere there: then it sees what stands in the history when it comes back, as far as it can be read."""
+    scene = RedisScene(redis_url)
+    talk, worker = await talk_and_worker(scene)
+    kept = Kept(talk, worker)
+    await kept.said(b"before")
+    later = msgspec.msgpack.encode([2, "?", "?", "?", b""])
+    scene.client.ask("RPUSH", scene.keys.history(CONVERSATION), later)
+    await worker.steps.fail(await kept.job(), "broke", None)
+    [letter] = await talk.supervisor.dead.first()
+    assert await talk.supervisor.dead.retry(letter) == "revived"
+    assert (await worker.steps.start(await taken(worker))).journal == {}
+    scene.close()
 
 
 async def test_a_history_that_was_read_is_what_it_has_become_whoever_has_written_there(scene: Scene) -> None:

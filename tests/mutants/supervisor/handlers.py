@@ -196,13 +196,9 @@ HANDLERS = (
         ),
     ),
     *of(
-        "workers/process/runner.py",
+        "workers/handling/execution.py",
         ("tests/workers/kept/test_thread_rules.py",),
-        (
-            "a_dead_letter_knows_what_it_has_read",
-            "            await self._note_what_was_read(hand)\n",
-            "            pass\n",
-        ),
+        ("an_answer_that_was_a_dead_letter_sees_what_its_thread_saw", "**run.journal, **read,", "**run.journal,"),
     ),
     *of(
         "bus/steps/kept_steps.py",

@@ -15,6 +15,7 @@ from bus.records.kept import MOST_WAITS_BYTES, OVERHEAD_BYTES
 from bus.records.timers import keyed_id
 from bus.steps.job_steps import Finished
 from bus.steps.policies import Busy
+from bus.steps.recovery import Reclaim
 from bus.steps.thread_steps import Effect
 from tests.bus.builders import CONVERSATION
 from tests.bus.redis_scene import RedisScene
@@ -1468,6 +1469,57 @@ async def test_rule_16_what_has_been_dropped_meanwhile_is_no_more_seen_and_nothi
         await stage.accept({"type": "text", "text": str(number)}, "ben")
     await stage.run()
     assert texts(await stage.press(card, approve=True)) == ["I knew []"]
+
+
+async def test_rule_16_a_dead_letter_whose_worker_has_died_with_it_sees_of_the_history_what_it_saw(
+    scene: Scene,
+) -> None:
+    agent, life = Agent(), trio.CancelScope()
+
+    @agent.on_message()
+    async def answer(message: Message, chat: Chat, history: History) -> None:
+        if message.text == "fragile" and not life.cancel_called:
+            assert len(history) == 2
+            life.cancel()
+            await trio.sleep_forever()
+        await chat.reply(f"{message.text} after {[turn.text for turn in history if turn.role == 'user']}")
+
+    stage = Stage(scene, agent)
+    await stage.say("first")
+    talk = await stage.talk_here()
+    await stage.accept({"type": "text", "text": "fragile"})
+    with life:
+        await stage.run()
+    assert [one.outcome for one in await talk.reclaim(Reclaim(ends_as="timeout"))] == ["dead"]
+    assert texts(await stage.say("later")) == ["later after ['first']"]
+    assert texts(await stage.retry_dead()) == ["fragile after ['first']"]
+    assert await scene.leftovers() == []
+
+
+async def test_rule_16_an_answer_that_was_a_dead_letter_sees_of_the_history_what_its_thread_saw(scene: Scene) -> None:
+    agent, breaks = Agent(), [True]
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat, history: History) -> None:
+        knew = [turn.text for turn in history if turn.role == "user"]
+        await chat.ask(Approval("Go on?"))
+        if breaks:
+            raise ValueError
+        await chat.reply(f"I knew {knew}")
+
+    @agent.on_message("text")
+    async def other(chat: Chat) -> None:
+        await chat.reply("I see.")
+
+    stage = Stage(scene, agent)
+    await stage.say("first", "ben")
+    [card] = await stage.say("/ask")
+    await stage.say("meanwhile", "ben")
+    await stage.press(card, approve=True)
+    assert await stage.dead() == ["handler_error"]
+    await stage.say("later", "ben")
+    breaks.clear()
+    assert texts(await stage.retry_dead()) == ["I knew ['first']"]
 
 
 async def test_rule_16_a_dead_letter_that_comes_back_sees_of_the_history_what_it_saw(scene: Scene) -> None:
