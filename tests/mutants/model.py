@@ -42,9 +42,9 @@ OF_THE_BUS = (
 OF_THE_WORKER = (
     *of(
         f"{HANDLING}/execution.py", MODEL,
-        ("rule_1_a_wait_keeps_the_journal", "{**wait.journal, **run.journal, wait.entry", "{**run.journal, wait.entry"),
+        ("rule_1_a_wait_keeps_the_journal", "journal={**wait.journal, **run.journal, **read", "journal={**run.journal, **read"),
         ("rule_1_a_wait_keeps_the_places", "emitted=run.emitted | frozenset(wait.places)", "emitted=run.emitted"),
-        ("rule_11_a_late_answer_is_told_so", "last=((\"0\", text_reply(environment.agent.words.not_open)),) if is_late else ()", "last=()"),
+        ("rule_11_a_late_answer_is_told_so", "last=((\"0\", text_reply(environment.agent.words.not_open)),))", "last=())"),
         ("rule_9_an_answer_is_used", "            thread.check_answer_used()\n", ""),
         ("rule_10_a_handler_that_is_gone_is_missed", "        raise HandlerGone(run.resumed.handler)\n", "        return None\n"),
     ),

@@ -147,13 +147,11 @@ async def run_handler(
     """
     run, course = await _course_of(environment, run)
     keeping = keeping_of(environment, run) if run.keeping is None else run.keeping
+    if course is None and is_answer_to_card(run.message.payload):
+        # Of what answers nothing (any more) nothing is kept: a model that reads of a yes would take it for one.
+        return Ended(handled=True, last=(("0", text_reply(environment.agent.words.not_open)),))
     if course is None:
-        effects, is_late = tuple(keeping.exchange()), is_answer_to_card(run.message.payload)
-        return Ended(
-            handled=is_late,
-            last=(("0", text_reply(environment.agent.words.not_open)),) if is_late else (),
-            effects=effects,
-        )
+        return Ended(handled=False, effects=tuple(keeping.exchange()))
     async with trio.open_nursery() as helpers:
         begun = _begin(environment, course, run, keeping, helpers=helpers, lost=lost, give_back=give_back)
         raised = await begun.to_its_end()

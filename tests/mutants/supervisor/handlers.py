@@ -198,7 +198,16 @@ HANDLERS = (
     *of(
         "workers/handling/execution.py",
         ("tests/workers/kept/test_thread_rules.py",),
-        ("an_answer_that_was_a_dead_letter_sees_what_its_thread_saw", "**run.journal, **read,", "**run.journal,"),
+        (
+            "an_answer_that_was_a_dead_letter_sees_what_its_thread_saw",
+            "**read, wait.entry: answered.entry",
+            "wait.entry: answered.entry",
+        ),
+        (
+            "an_answer_that_comes_too_late_was_not_said",
+            'return Ended(handled=True, last=(("0", text_reply(environment.agent.words.not_open)),))',
+            'return Ended(handled=True, last=(("0", text_reply(environment.agent.words.not_open)),), effects=tuple(keeping.exchange()))',
+        ),
     ),
     *of(
         "bus/steps/kept_steps.py",

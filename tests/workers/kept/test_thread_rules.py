@@ -1496,6 +1496,28 @@ async def test_rule_16_a_dead_letter_whose_worker_has_died_with_it_sees_of_the_h
     assert await scene.leftovers() == []
 
 
+async def test_rule_16_an_answer_that_comes_too_late_is_no_part_of_what_was_said(scene: Scene) -> None:
+    """A model that reads "[answer: approved]" would take it for a yes."""
+    agent = Agent()
+
+    @agent.on_command("ask")
+    async def ask(chat: Chat) -> None:
+        try:
+            await chat.ask(Approval("Go on?"))
+        except NoAnswer:
+            await chat.reply("Then not.")
+
+    @agent.on_message("text")
+    async def other(chat: Chat, history: History) -> None:
+        await chat.reply(f"last: {history[-1].text}")
+
+    stage = Stage(scene, agent)
+    [card] = await stage.say("/ask")
+    assert texts(await stage.overdue(card.card_id)) == ["Then not."]
+    assert texts(await stage.press(card, approve=True)) == [Words().not_open]
+    assert texts(await stage.say("hello")) == ["last: Then not."]
+
+
 async def test_rule_16_an_answer_that_was_a_dead_letter_sees_of_the_history_what_its_thread_saw(scene: Scene) -> None:
     agent, breaks = Agent(), [True]
 
