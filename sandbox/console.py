@@ -26,6 +26,7 @@ from sandbox.typed import QUIT, seconds_in, without_mark
 from workers.errors import CannotStart
 from workers.handling.agent import Agent
 from workers.process.loading import CannotLoad, load_agent
+from workers.process.start_errors import missing_variable, report_of
 from workers.testing import Harness, HarnessChat, NoHandler, Said
 from workers.testing.said import answer_to_card
 
@@ -82,6 +83,10 @@ def run_console(options: ConsoleOptions) -> int:
     except CannotStart as error:
         print(f"hashee-agent: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
+    except Exception as error:
+        if console.has_begun:
+            raise
+        return _not_opened(error, handler)
     return EXIT_FAILED if console.has_failed else os.EX_OK
 
 
@@ -115,8 +120,18 @@ def _cannot_load(error: CannotLoad, handler: str) -> int:
     return EXIT_CONFIGURATION
 
 
+def _not_opened(error: Exception, handler: str) -> int:
+    """Says why the owner's lifespan could not be entered, in a line where that says it all."""
+    report = report_of(error, Path.cwd(), "lifespan")
+    if missing_variable(error) is None:
+        traceback.print_exception(error)
+    place = f" ({Path(report.file).name}:{report.line})" if report.file and report.line else ""
+    print(f"hashee-agent: lifespan of {handler}: {report.last_line}{place}", file=sys.stderr)
+    return EXIT_CONFIGURATION
+
+
 class Console:
-    """`has_failed`: a handler has, or the agent has said something else than the script expects."""
+    """`has_begun`: the agent's lifespan was entered. `has_failed`: a handler has, or the agent has said something else than the script expects."""
 
     def __init__(
         self, agent: Agent, options: ConsoleOptions, steps: list[Step] | None, out: TextIO = sys.stdout
@@ -135,11 +150,12 @@ class Console:
         self._lock = trio.Lock()
         self._record: TextIO | None = None
         self._redaction = Redaction()
-        self.has_failed = False
+        self.has_begun = self.has_failed = False
 
     async def run(self) -> None:
         """Until /quit or the end of the lines."""
         async with self._harness as chat:
+            self.has_begun = True
             self._chat = chat
             if self._options.record is not None:
                 self._record = self._options.record.open("w", encoding="utf-8")

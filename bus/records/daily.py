@@ -70,6 +70,13 @@ def zone_of(name: str) -> zoneinfo.ZoneInfo:
         ) from None
 
 
+def first_that_exists(at: datetime) -> datetime:
+    """Returns a datetime with a time zone; where clocks were put forward over it the first minute after that."""
+    while at.astimezone(UTC).astimezone(at.tzinfo).replace(tzinfo=None, fold=0) != at.replace(tzinfo=None, fold=0):
+        at = at.replace(second=0, microsecond=0) + MINUTE
+    return at
+
+
 def _due_on(day: date, at: time, zone: zoneinfo.ZoneInfo) -> int | None:
     """Returns when this time of day is on a date, ms; None if the date has no such minute nor a later one."""
     local = datetime.combine(day, at)

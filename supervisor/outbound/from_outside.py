@@ -69,7 +69,8 @@ MOST_ASKED_SECONDS: Final = 30 * 86_400.0
 """A handler's question is open no longer either."""
 
 RELAYS_ID: Final = re.compile(r"[!-~]{1,128}")
-NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,48}")
+"""As `@agent.on_reminder` takes it (workers/talk/reminding.py): a longer one no handler could ever have."""
 KEY: Final = re.compile(r"[!-~]{1,128}")
 
 
@@ -357,7 +358,7 @@ def _check(message: OutsideMessage) -> None:
         if not NAME.fullmatch(message.reminder) or message.text or message.reminder.startswith(OURS):
             raise NotTakenIn(
                 "bad_reminder",
-                "a reminder is named as in @agent.on_reminder(NAME), with 1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', and has no text; "
+                "a reminder is named as in @agent.on_reminder(NAME), with 1 to 48 of A-Z, a-z, 0-9, '_', '.', '-', and has no text; "
                 f"those that begin with {OURS} are the runtime's own",
             )
         return

@@ -250,6 +250,29 @@ def test_an_agent_that_cannot_be_loaded_is_said_with_what_helps(
     assert said in capfd.readouterr().err
 
 
+def test_a_setting_that_lifespan_misses_is_said_in_one_line_and_what_else_it_raises_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module, line in (("misses", 'os.environ["MY_DATABASE"]'), ("is_away", 'raise ConnectionError("no database")')):
+        (tmp_path / f"{module}.py").write_text(
+            "import os\nfrom contextlib import asynccontextmanager\nfrom workers import Agent\n"
+            f"@asynccontextmanager\nasync def lifespan():\n    {line}\n    yield 1\nagent = Agent(lifespan=lifespan)\n"
+            "@agent.on_message()\nasync def answer(chat): ...\n",
+            encoding="utf-8",
+        )
+        assert run_console(ConsoleOptions(module)) == os.EX_CONFIG
+        said = capsys.readouterr().err.splitlines()
+        if module == "misses":
+            assert said == [
+                "hashee-agent: lifespan of misses:agent: the environment variable MY_DATABASE is not set (misses.py:6)"
+            ]
+        else:
+            assert said[0].startswith("Traceback")
+            assert said[-1] == "hashee-agent: lifespan of is_away:agent: ConnectionError: no database (is_away.py:6)"
+
+
 def test_an_owners_file_that_hides_one_of_ours_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

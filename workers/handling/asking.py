@@ -36,6 +36,7 @@ from workers.kept.words import Words
 from workers.llm.model import LLM, OpenLLM
 from workers.talk.answers import Answer, answer_of
 from workers.talk.chat import Chat
+from workers.talk.questions import is_from_a_text
 from workers.tools.calls import TellFailed, ToolCalls, tell_nobody
 from workers.tools.tool import Tool, ToolSource
 
@@ -45,12 +46,6 @@ Occasion: TypeAlias = Literal["message", "answer", "event", "reminder", "error",
 """Why a function is called: a message (of a command too), an answer to a card, an event, a reminder, another's exception, around another, by a model."""
 
 EVERY: frozenset[Occasion] = frozenset({"message", "answer", "event", "reminder", "error", "around", "tool"})
-FROM_A_TEXT = (
-    *(msgspec.inspect.StrType, msgspec.inspect.IntType, msgspec.inspect.FloatType, msgspec.inspect.DecimalType),
-    *(msgspec.inspect.BoolType, msgspec.inspect.EnumType, msgspec.inspect.LiteralType, msgspec.inspect.UUIDType),
-    *(msgspec.inspect.DateType, msgspec.inspect.TimeType, msgspec.inspect.DateTimeType, msgspec.inspect.TimeDeltaType),
-    *(msgspec.inspect.NoneType, msgspec.inspect.BytesType),
-)
 STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 UNSAID: tuple[object, ...] = (inspect.Parameter.empty, Any, object)
 """Annotations that say nothing: the parameter's name counts."""
@@ -483,8 +478,7 @@ def _is_convertible(annotation: Any, *, from_a_text: bool) -> bool:
         return False
     if not from_a_text:
         return not isinstance(info, msgspec.inspect.CustomType)
-    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return all(isinstance(kind, FROM_A_TEXT) for kind in kinds)
+    return is_from_a_text(info)
 
 
 def _alternatives(annotation: object) -> tuple[object, ...]:

@@ -522,7 +522,11 @@ class Runner:
         job, began_ms = hand.job, hand.began_ms
         if not ended.handled:
             payload_type = str(job.message.payload.get("type", ""))[:32]
-            self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
+            if job.kind == "reminder":  # that a handler, or `send --reminder`, has set under another name than there is
+                name = str(job.message.payload.get("name", ""))[:64]
+                self._log.warning("job: no handler takes this reminder", job=job.job_id, name=name)
+            else:
+                self._log.info("job: no handler for this type", job=job.job_id, payload_type=payload_type)
         outcome: Settled = ended.outcome if ended.handled else "no_handler"
         hand.ending = True
         finished, effects, renewals = Finished.FULL, list(ended.effects), 0

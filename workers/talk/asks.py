@@ -66,7 +66,9 @@ class Asks:
                 "and ask in the handler of what is answered"
             )
         if not timedelta(0) < timeout <= LONGEST:
-            raise BadAsk("a question is open for at most 30 days: ask(…, timeout=timedelta(days=2))")
+            raise BadAsk(
+                "a question is open for more than no time, and at most 30 days: ask(…, timeout=timedelta(days=2))"
+            )
         if trio.current_effective_deadline() < self._thread.deadline:
             raise BadAsk("ask does not wait within move_on_after or fail_after: use ask(…, timeout=…)")
         if self._thread.is_in_a_step():

@@ -8,12 +8,12 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import date, datetime, time
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
 from bus.records.records import Payload
-from workers.errors import BadHandler
+from workers.errors import BadAsk, BadHandler
 from workers.files.files import RunFiles
 from workers.files.inbound import FormFile, InboundFile
 from workers.files.said import file_named
@@ -23,6 +23,8 @@ from workers.talk.cards import App, Approval, Form, ToolCall, card_payload, chec
 from workers.talk.payloads import text_payload
 
 MOST_MISFITS = 3
+MOST_CHOICES = 20
+"""That are told after an answer that is none of them."""
 FILE = "file"
 _LOOK_AGAIN = "Please look at {} again."
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -34,6 +36,21 @@ _HINTS = {
     datetime: "Please answer with a date and a time, such as 2026-12-31T18:30:00+01:00.",
     bool: "Please answer with true or false.",
 }
+
+
+FROM_A_TEXT = (
+    *(msgspec.inspect.StrType, msgspec.inspect.IntType, msgspec.inspect.FloatType, msgspec.inspect.DecimalType),
+    *(msgspec.inspect.BoolType, msgspec.inspect.EnumType, msgspec.inspect.LiteralType, msgspec.inspect.UUIDType),
+    *(msgspec.inspect.DateType, msgspec.inspect.TimeType, msgspec.inspect.DateTimeType, msgspec.inspect.TimeDeltaType),
+    *(msgspec.inspect.NoneType, msgspec.inspect.BytesType),
+)
+"""What a text is converted to."""
+
+
+def is_from_a_text(info: msgspec.inspect.Type) -> bool:
+    """Returns whether a text is converted to this type, or to each of a union."""
+    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return all(isinstance(kind, FROM_A_TEXT) for kind in kinds)
 
 
 class Misfit(Exception):
@@ -49,8 +66,9 @@ class Question(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, what: object, kind: object, file: type[FormFile] = InboundFile) -> "Question":
-        """Returns the question. Raises BadHandler, BadCard."""
+        """Returns the question. Raises BadHandler, BadAsk, BadCard."""
         if isinstance(what, str):
+            _check_kind(kind)
             return cls(what, kind)
         if isinstance(what, Approval):
             return cls(what, Answer if kind is Answer else bool)
@@ -163,8 +181,8 @@ class Question(msgspec.Struct, frozen=True):
 
     def _hint(self, error: Exception) -> str:
         if self.asked == "text":
-            return _HINTS.get(self.kind, "Please answer in another way.")
-        where = re.search(r"at `\$\.?([\w.]+)", str(error))
+            return _HINTS.get(self.kind) or _choices_of(self.kind)
+        where = re.search(r"(?:at `\$\.?|required field `)([\w.]+)", str(error))
         return _LOOK_AGAIN.format(repr(where.group(1)) if where else "the form")
 
     def asked_again(self, hint: str) -> "Question":
@@ -172,3 +190,31 @@ class Question(msgspec.Struct, frozen=True):
         if isinstance(self.what, str):
             return Question(hint, self.kind)
         return self
+
+
+def _check_kind(kind: Any) -> None:
+    """Raises BadAsk for what no text is ever converted to: then no answer would fit."""
+    if kind in (Any, object):
+        return
+    try:
+        if is_from_a_text(msgspec.inspect.type_info(kind)):
+            return
+    except TypeError:
+        pass
+    name = getattr(kind, "__name__", None) or repr(kind)
+    raise BadAsk(
+        f"no text is converted to {name}: ask for str, int, float, bool, date, time, datetime, a Literal or an Enum, "
+        "and for anything else with a form: ask(Booking), whose fields are those of a Struct"
+    )
+
+
+def _choices_of(kind: Any) -> str:
+    info = msgspec.inspect.type_info(kind)
+    choices: list[object] = []
+    if isinstance(info, msgspec.inspect.LiteralType):
+        choices = list(get_args(kind))  # in the order of the owner
+    elif isinstance(info, msgspec.inspect.EnumType):
+        choices = [one.value for one in info.cls]
+    if not 0 < len(choices) <= MOST_CHOICES:
+        return "Please answer in another way."
+    return f"Please answer with one of these: {', '.join(map(str, choices))}."

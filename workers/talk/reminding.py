@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bus.records.daily import Daily, NoSuchTime
+from bus.records.daily import Daily, NoSuchTime, first_that_exists
 from bus.records.records import GROUP, InboundMessage, Job, Payload, PlacedKind
 from bus.records.timers import Timer, keyed_id
 from bus.steps.timers import MOST_TIMERS
@@ -93,7 +93,7 @@ class Reminding:
         if after is not None:
             return now_ms + max(1, round(after / timedelta(milliseconds=1)))
         if at is not None:
-            due_ms = round(at.timestamp() * 1000)
+            due_ms = round(first_that_exists(at).timestamp() * 1000)
             # A second run of the job comes later than the first: then it is due at once.
             if due_ms <= min(now_ms, self._thread.job.accepted_ms):
                 past = timedelta(milliseconds=now_ms - due_ms)

@@ -200,6 +200,7 @@ async def test_a_reminder_from_outside_is_a_job_of_its_conversation_once_for_its
                 await outside_of(core).send(other)
         for bad, remedy in (
             (OutsideMessage(CONVERSATION, reminder="no name"), "on_reminder"),
+            (OutsideMessage(CONVERSATION, reminder="x" * 49), "1 to 48"),
             (OutsideMessage(CONVERSATION, "text", reminder="deploy"), "no text"),
             (OutsideMessage(CONVERSATION, reminder="deploy", data="x" * 40_000), "32 KiB"),
         ):

@@ -1,9 +1,11 @@
 """Handlers that ask (docs/handlers.md): each rule of threads and waits, by the worker's real runner, over the bus in memory and in Redis."""
 
+import enum
 import inspect
 import io
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal, cast
 
 import msgspec
 import pytest
@@ -46,7 +48,7 @@ from workers import (
 from workers.kept.words import Words
 from workers.process.runner import ANSWER_LOOKED_FOR_MS
 from workers.talk.sending import MOST_HELD
-from workers.testing import conversation
+from workers.testing import Harness, NoHandler, conversation
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +202,61 @@ async def test_an_approval_is_yes_or_no_and_a_form_is_a_struct(scene: Scene) -> 
     assert (card.text, card.artifact["title"]) == ("2 tea, milk?", "Order")
     assert texts(await stage.press(card, approve=False)) == ["Not ordered."]
     assert await scene.leftovers() == []
+
+
+async def test_who_answers_with_something_else_hears_what_there_is_to_choose_from_and_what_is_missing() -> None:
+    class Size(enum.Enum):
+        SMALL = "small"
+        LARGE = "large"
+
+    agent, drink = Agent(), cast(Any, Literal["tea", "milk"])
+
+    @agent.on_command("order")
+    async def order(chat: Chat) -> None:
+        await chat.reply(f"{await chat.ask('Which?', drink)}, {await chat.ask('Size?', Size)}")
+
+    @agent.on_command("form")
+    async def form(chat: Chat) -> None:
+        await chat.ask(Order)
+
+    stage = Stage(MemoryScene(), agent)
+    await stage.say("/order")
+    assert texts(await stage.say("beer")) == ["Please answer with one of these: tea, milk."]
+    assert texts(await stage.say("tea")) == ["Size?"]
+    assert texts(await stage.say("huge")) == ["Please answer with one of these: small, large."]
+    assert texts(await stage.say("large")) == ["tea, Size.LARGE"]
+    [card] = await stage.say("/form")
+    [hint, _] = await stage.answer(card.card_id, {"values": {"many": 2}})
+    assert hint.text == "Please look at 'what' again."
+
+
+@pytest.mark.parametrize("kind", [dict, list[int], Answer, Order, "int", 5, int | Order])
+async def test_a_type_that_no_text_is_ever_converted_to_is_refused_when_it_is_asked_for(kind: Any) -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def answer(chat: Chat) -> None:
+        await chat.ask("Which?", kind)
+
+    stage = Stage(MemoryScene(), agent)
+    assert "Which?" not in texts(await stage.say("hello"))
+    assert await stage.dead() == ["handler_error"]
+    assert any("no text is converted to" in line for line in stage.logged)
+
+
+async def test_a_reminder_that_no_handler_takes_is_logged_by_its_name() -> None:
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def answer(chat: Chat) -> None:
+        await chat.remind("diggest", after=timedelta(minutes=5))
+
+    async with Harness(agent) as chat:
+        await chat.say("hello")
+        with pytest.raises(NoHandler):
+            await chat.advance(minutes=6)
+        [(_, values)] = [line for line in chat.log if line[0] == "job: no handler takes this reminder"]
+        assert values["name"] == "diggest"
 
 
 async def test_a_sync_handler_asks_too(scene: Scene) -> None:

@@ -152,12 +152,21 @@ async def test_at_a_datetime_in_its_own_time_zone() -> None:
 
 
 async def test_a_time_that_daylight_saving_skips_is_the_first_minute_after_it() -> None:
+    berlin = zoneinfo.ZoneInfo("Europe/Berlin")
+
     async def ask(chat: Chat) -> None:
         await chat.remind("digest", daily="02:30", tz="Europe/Berlin")
+        await chat.remind("once", at=datetime(2027, 3, 28, 2, 30, 15, tzinfo=berlin))
+        await chat.remind("first", at=datetime(2027, 10, 31, 2, 30, tzinfo=berlin))
+        await chat.remind("second", at=datetime(2027, 10, 31, 2, 30, tzinfo=berlin, fold=1))
 
     before = datetime(2027, 3, 28, 0, 30, tzinfo=UTC)
-    [timer] = await timers_set_by(ask, MemoryBus(timers=TimersThere(round(before.timestamp() * 1000), 0, False)))
-    assert datetime.fromtimestamp(timer.due_ms / 1000, UTC) == datetime(2027, 3, 28, 1, tzinfo=UTC)
+    timers = await timers_set_by(ask, MemoryBus(timers=TimersThere(round(before.timestamp() * 1000), 0, False)))
+    assert [datetime.fromtimestamp(one.due_ms / 1000, UTC) for one in timers] == [
+        *[datetime(2027, 3, 28, 1, tzinfo=UTC)] * 2,
+        datetime(2027, 10, 31, 0, 30, tzinfo=UTC),
+        datetime(2027, 10, 31, 1, 30, tzinfo=UTC),
+    ]
 
 
 async def test_forgetting_drops_it_with_the_end_of_the_handler() -> None:
