@@ -70,6 +70,8 @@ async def a_shell_reminds_once_for_a_key(w: World, ada: Person) -> None:
     status, _, _ = await send(w, *say, "--data", '"go to bed"')  # stands behind whatever the second one had said
     assert status == 0
     assert await heard(w, ada, len(words) + 2) == [*words, "⏰ have tea", "⏰ go to bed"]
+    status, receipts, error = await send(w, *say, "--data", f'{{"cups": {2**64}}}')
+    assert (status, receipts, "over 64 bits" in error) == (2, [], True)
 
 
 @pytest.mark.long

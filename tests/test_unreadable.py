@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, UNWRITABLE, can_be_kept
 
 pytestmark = pytest.mark.pure
 
@@ -45,6 +45,29 @@ def test_what_msgspec_cannot_read_as_json_is_in_one_tuple(text: bytes) -> None:
 def test_what_msgspec_cannot_read_as_msgpack_is_in_one_tuple(packed: bytes) -> None:
     with pytest.raises(UNREADABLE):
         msgspec.msgpack.decode(packed)
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, -(2**63) - 1, "\ud800", {"\udfff": 1}, deep(100_000), object()],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_written_down_is_in_one_tuple_too(value: object) -> None:
+    with pytest.raises(UNWRITABLE):
+        msgspec.msgpack.encode(value)
+    assert not can_be_kept(value)
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, -(2**63), 1e308, None, {"a": [True, "é"]}])
+def test_what_json_and_msgpack_both_have_can_be_kept(value: object) -> None:
+    assert can_be_kept(value)
 
 
 def caught(tree: ast.AST) -> Iterator[ast.expr]:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, can_be_kept
 
 MOST_TOKENS: Final = 500_000
 """Brackets, commas and strings that are looked at one by one, a fifth of a second: no entry stops the loop for longer."""
@@ -130,10 +130,10 @@ def _object_of(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 def _is_readable(text: bytes) -> bool:
     try:
-        msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except UNREADABLE:
         return False
-    return _depth(text) <= MOST_NESTED
+    return _depth(text) <= MOST_NESTED and can_be_kept(value)
 
 
 def _depth(text: bytes) -> int:

@@ -8,7 +8,7 @@ import msgspec
 from bus.control.messages import ControlAnswer, Request
 from bus.records.records import BadRecord
 from bus.transport.wire import RedisFailed
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, can_be_kept
 from supervisor.control.answers import raw
 from supervisor.outbound.from_outside import NotTakenIn
 
@@ -20,6 +20,8 @@ async def answered(request: Request, kind: type[Asked], do: Callable[[Asked], Aw
     try:
         asked = msgspec.json.decode(request.message, type=kind)
     except UNREADABLE:
+        asked = None
+    if asked is None or not can_be_kept(asked):
         return _not_done("bad_message", "there is no message in this; is the program another version here?")
     try:
         return ControlAnswer(ok=True, result=raw(await do(asked)))

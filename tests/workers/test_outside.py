@@ -75,3 +75,16 @@ def test_what_is_larger_than_a_request_may_be_is_not_asked(tmp_path: Path) -> No
 
 def test_where_no_agent_runs_it_says_so(tmp_path: Path) -> None:
     assert reason_of({"HASHEE_STATE_DIR": str(tmp_path), "HASHEE_AGENT_ID": AGENT_ID}) == "no_agent"
+
+
+@pytest.mark.parametrize(
+    "data", [{"n": 2**64}, ["\ud800"], object()], ids=["over 64 bits", "half a surrogate", "no JSON"]
+)
+def test_what_no_record_holds_is_not_asked(tmp_path: Path, data: object) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+        outside = BlockingOutside({"HASHEE_STATE_DIR": str(tmp_path), "HASHEE_AGENT_ID": AGENT_ID})
+        with pytest.raises(NotSent, match="or a number of over 64 bits") as refused:
+            outside.remind("c", "digest", data)
+        assert refused.value.reason == "bad_message"

@@ -11,7 +11,7 @@ from typing import cast, get_args, get_origin
 
 import msgspec
 
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import BadHandler, BadState, StateTooLarge
 
 MOST_STATE_BYTES = 64 * 1024
@@ -75,7 +75,7 @@ class StateShape:
         """Returns the value encoded. Raises BadState for what msgpack does not have."""
         try:
             return self._encoder.encode(value)
-        except (TypeError, ValueError, RecursionError, OverflowError):
+        except UNWRITABLE:
             # without the cause, which may quote the value
             raise BadState(self.name, "it holds something that msgpack does not have") from None
 

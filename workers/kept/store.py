@@ -12,7 +12,7 @@ import msgspec
 
 from bus.records.records import BadRecord, Job
 from bus.steps.thread_steps import Effect
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import BadState, StoreAfterWords, StoreLimit, StoreMixed
 from workers.kept.outlet import Outlet, until_redis_answers
 
@@ -203,7 +203,7 @@ def _sum(key: str, value: _Value) -> bytes:
 def _encoded(key: str, value: object) -> bytes:
     try:
         body = msgspec.msgpack.encode(value)
-    except (TypeError, ValueError, RecursionError, OverflowError):
+    except UNWRITABLE:
         # without the cause, which may quote the value
         raise StoreLimit(f"the value of {key!r} holds something that msgpack does not have") from None
     if len(body) > MOST_VALUE_BYTES:

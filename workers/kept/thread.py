@@ -24,7 +24,7 @@ from bus.records.records import Job
 from bus.steps.thread_steps import Effect, Noted
 from bus.transport.backoff import Backoff
 from bus.transport.wire import MENDABLE, RedisFull
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import BadStep, Diverged, JournalFull, OutcomeUnknown, StoreFull, Suspended, WaitsFull
 from workers.kept.effects import Effects
 from workers.kept.keeping import Keeping
@@ -398,7 +398,7 @@ def _entry_of(name: str, function: Callable[..., object], value: object) -> Entr
     try:
         packed = msgspec.msgpack.encode(value)
         kept = msgspec.msgpack.decode(packed, type=kind)
-    except (TypeError, ValueError, RecursionError, OverflowError):
+    except UNWRITABLE:
         return _unfit(
             f"what step {base!r} returned cannot be kept: return what msgpack has, or a Struct or dataclass of it"
         )

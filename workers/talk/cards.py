@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_
 import msgspec
 
 from bus.records.records import Payload
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import BadCard
 from workers.files.inbound import FormFile
 from workers.files.outgoing import File
@@ -556,7 +557,7 @@ def _fenced(arguments: Mapping[str, object]) -> str:
     """Returns the arguments as canonical JSON, in a fence that is longer than any in it."""
     try:
         text = json.dumps(dict(arguments), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except UNWRITABLE:
         raise BadCard("Approval.arguments hold something that JSON does not have") from None
     text = _BLANK.sub(lambda one: _escaped(one[0]), _seen(text, but="\n", unseen=(*_UNSEEN, "Cs", "Co", "Cn")))
     text = _BLANKS.sub(lambda many: _escaped(" ") * len(many[0]), text)
@@ -590,11 +591,14 @@ def _checked(what: str, payload: Payload) -> Payload:
     try:
         packed = msgspec.json.encode(payload)
         packed.decode()
-    except (TypeError, ValueError, RecursionError):
-        raise BadCard(f"{what} holds something that JSON does not have") from None  # the cause may quote the value
+        copy: Payload = msgspec.json.decode(packed, type=dict[str, object])
+        msgspec.msgpack.encode(copy)  # which has no integers of over 64 bits
+    except (*UNREADABLE, *UNWRITABLE):
+        raise BadCard(
+            f"{what} holds something that JSON does not have, or a number of over 64 bits"
+        ) from None  # the cause may quote the value
     if len(packed) > MOST_PAYLOAD_BYTES:
         raise BadCard(f"{what} has {len(packed)} bytes, and a card at most {MOST_PAYLOAD_BYTES}: show less in it")
-    copy: Payload = msgspec.json.decode(packed, type=dict[str, object])
     return copy
 
 

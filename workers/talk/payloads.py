@@ -7,6 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from bus.records.records import InboundMessage, Payload, Reply, mention_of
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import BadReply, TextTooLong
 from workers.talk.texts import parts_of
 
@@ -70,9 +71,12 @@ def checked_payload(payload: Mapping[str, object]) -> Payload:
         check_text(text)
     try:
         copy: Payload = msgspec.json.decode(msgspec.json.encode(dict(payload)), type=dict[str, object])
-    except (TypeError, ValueError, RecursionError):
+        msgspec.msgpack.encode(copy)  # which has no integers of over 64 bits
+    except (*UNREADABLE, *UNWRITABLE):
         # without the cause, which may quote the value
-        raise BadReply(f"this {payload_type} payload holds something that JSON does not have") from None
+        raise BadReply(
+            f"this {payload_type} payload holds something that JSON does not have, or a number of over 64 bits"
+        ) from None
     return copy
 
 

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from bus.records.records import GROUP, InboundMessage
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, UNWRITABLE
 from workers.errors import (
     BadCard,
     HandlerError,
@@ -379,7 +379,7 @@ def text_of(value: object) -> str:
         return value
     try:
         return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, RecursionError, OverflowError):
+    except UNWRITABLE:
         raise ToolError("This was done, and what it returned cannot be told.") from None
 
 

@@ -13,7 +13,7 @@ import msgspec
 from bus.records import ulid
 from bus.records.outside import OutsideMessage
 from bus.records.records import Payload
-from host.unreadable import UNREADABLE
+from host.unreadable import UNREADABLE, can_be_kept
 from supervisor.cli.outside.queueing import queue, queued
 from supervisor.outbound.from_outside import MOST_CHARACTERS
 from workers.errors import BadCard
@@ -82,9 +82,14 @@ def _cards(conversation_ids: Iterable[str], artifact: BinaryIO | None) -> Iterat
 
 def _decoded(data: str) -> object:
     try:
-        return msgspec.json.decode(data)
+        value: object = msgspec.json.decode(data)
     except UNREADABLE:
         raise click.UsageError("--data is JSON, such as '{\"number\": 42}'") from None
+    if not can_be_kept(value):
+        raise click.UsageError(
+            "--data holds a number of over 64 bits, or is nested too deeply: send such a number as a text"
+        )
+    return value
 
 
 def _from_stdin() -> str:

@@ -25,6 +25,10 @@ SENDING = (
         ("a_question_has_an_end", "if not 1 <= question.seconds <= MOST_ASKED_SECONDS:", "if False:"),
     ),
     *of(
+        module("run/requests"), tests("supervisor/run/test_programs"),
+        ("a_request_can_be_kept", "if asked is None or not can_be_kept(asked):", "if asked is None:"),
+    ),
+    *of(
         module("run/programs"), tests("supervisor/run/test_programs"),
         ("programs_reach_what_is_named", "if conversation_id not in self._reachable:", "if False:"),
         ("programs_without_a_right_list_nothing", "if not self._reachable:", "if False:"),

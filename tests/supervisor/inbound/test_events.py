@@ -218,3 +218,16 @@ def test_each_event_frame_is_an_event_with_its_fields(text: str) -> None:
 def test_what_belongs_to_a_message_is_no_event(frame: FromRelay) -> None:
     assert event_of(frame) is None
     assert event_of(GroupKeyRotated("g", 2)) is not None
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**300])
+def test_an_integer_that_no_record_holds_is_left_out_of_an_event(number: int) -> None:
+    """An event is written into Redis, and what could not be written ended the supervisor, each time that the relay said it."""
+    frame = decode_from_relay(
+        f'{{"type":"group.updated","conversation_id":"c","size":{number},"more":{{"n":[{number}],"m":2}}}}'
+    )
+    assert isinstance(frame, PlatformEvent)
+    event = event_of(frame)
+    assert event is not None
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(event))["fields"] == {"conversation_id": "c", "more": {"m": 2}}

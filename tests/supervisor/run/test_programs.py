@@ -15,6 +15,9 @@ from bus.records.records import GROUP
 from bus.settings.reader import Malformed
 from bus.views.conversations import Conversations
 from supervisor.outbound.from_outside import MOST_QUESTION_CHARACTERS
+from supervisor.pool.pool import Pool
+from supervisor.pool.reloading import Reloading
+from supervisor.run.operator import Operator
 from supervisor.run.programs import Programs
 from supervisor.settings.reachable import Reachable
 from tests.supervisor.builders import KEYS, Core, worker
@@ -118,6 +121,28 @@ async def test_what_cannot_be_asked_is_refused_before_anything_is_placed(tmp_pat
         assert await refused(mine, but(who="somebody else")) == "who_is_asked"
         everywhere = programs(core, Reachable(is_all=True))
         assert await refused(everywhere, but(conversation_id=ELSEWHERE)) == "unknown_conversation"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"conversation_id":"c","reminder":"digest","data":{"n":%d}}' % 2**64,
+        b'{"conversation_id":"c","text":"hello","data":[-%d]}' % (2**63 + 1),
+        b'{"conversation_id":"c","text":"\xff"}',
+        b'{"conversation_id":"c","card":' + b'{"a":' * 3000 + b"1" + b"}" * 3001,
+        b'{"conversation_id":7}',
+    ],
+    ids=["over 64 bits", "under 64 bits", "no UTF-8", "deep", "another shape"],
+)
+async def test_what_no_record_holds_is_refused_and_ends_nothing(tmp_path: Path, said: bytes) -> None:
+    """Whoever writes to the control socket in another language than Python can say it; the supervisor ended."""
+    async with asked(tmp_path) as (core, _):
+        operator = Operator(cast("Pool", None), cast("Reloading", None), core.from_outside)
+        answer = await operator.commands["send"](Request("send", message=msgspec.Raw(said)))
+        assert (answer.ok, msgspec.json.decode(answer.result)) == (False, {"reason": "bad_message"})
+        huge = b'{"conversation_id":"c","what":"delta","stream_id":"s","seq":%d,"text":"x"}' % 2**64
+        answer = await operator.commands["show"](Request("show", message=msgspec.Raw(huge)))
+        assert (answer.ok, msgspec.json.decode(answer.result)) == (False, {"reason": "bad_message"})
 
 
 async def test_in_a_group_it_is_said_whose_answer_counts(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ NAN = float("nan")
         (lambda: App("vote card"), "App.ui"),
         (lambda: App("vote", {"ui": "other"}), "'ui'"),
         (lambda: App("vote", {"x": object()}), "App holds something that JSON does not have"),
+        (lambda: App("vote", {"x": 2**64}), "or a number of over 64 bits"),
         (lambda: App("vote", {"x": "y" * 65_536}), "at most 65536"),
         (lambda: App("vote", [1]), "App.data"),  # type: ignore[arg-type]
     ],

@@ -86,6 +86,20 @@ async def test_a_key_cannot_be_used_twice_in_a_job() -> None:
         await run(agent, MemoryBus())
 
 
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", object()], ids=["large", "small", "half", "no JSON"])
+async def test_a_payload_that_no_record_holds_is_refused_where_it_is_said(value: object) -> None:
+    agent = Agent()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        await chat.send({"type": "app", "value": [value]})
+
+    bus = MemoryBus()
+    with pytest.raises(BadReply, match="JSON does not have, or a number of over 64 bits"):
+        await run(agent, bus)
+    assert bus.replies == []
+
+
 async def test_a_reply_waits_until_redis_is_back(autojump_clock: trio.testing.MockClock) -> None:
     bus = MemoryBus(away=True)
     async with trio.open_nursery() as nursery:
