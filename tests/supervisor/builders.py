@@ -66,10 +66,11 @@ class Core(MessageCore):
         await self.until_idle()
 
     async def until_idle(self) -> None:
-        """Until nothing is on its way in."""
-        with waiting_for("nothing to be on its way in", WAIT_SECONDS):
-            while self.inbound.under_way:
-                await trio.sleep(0.001)
+        """Until nothing is on its way in: in vain once none of it has come in for WAIT_SECONDS, however much it is."""
+        while under_way := self.inbound.under_way:
+            with waiting_for(f"the first of {under_way} messages to be taken in", WAIT_SECONDS):
+                while self.inbound.under_way == under_way:
+                    await trio.sleep(0.001)
 
     async def until_tried_again(self) -> None:
         """Tries the quarantine again, until nothing is in quarantine any more."""
