@@ -24,7 +24,7 @@ from workers.files.inbound import TEXT_CHARACTERS, FormFile, InboundFile, Messag
 from workers.files.limits import DOWNLOADED_BYTES
 from workers.files.names import Kind
 from workers.files.outgoing import File
-from workers.handling.context import JobContext, Parameters
+from workers.handling.context import JobContext, Parameters, check_function
 from workers.kept.history import MOST_TURNS, History
 from workers.kept.store import Store
 from workers.kept.thread import Step
@@ -556,6 +556,8 @@ class BlockingJob:
     def step(self, name: str, function: Callable[..., object], *arguments: object, **named: object) -> object:
         """As Job.step. A sync function is called in the handler's thread, an async one in the event loop."""
 
+        check_function(name, function)
+
         async def begin() -> Step:
             return self._job.thread.begin(name, once=False)
 
@@ -581,6 +583,7 @@ class BlockingJob:
 
     def once(self, name: str, function: Callable[..., object], *arguments: object, **named: object) -> object:
         """As Job.once."""
+        check_function(name, function)
         step = _run(self._job.begin_once, name)
         if step.is_done:
             return step.result(function)

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeAlias, TypeVar, overload
 import trio
 
 from bus.records.control import Observation
-from workers.errors import ChatClosed
+from workers.errors import BadStep, ChatClosed
 from workers.files.inbound import Message
 from workers.kept.thread import LAST_NOTE_SECONDS, Step, ThreadRun
 
@@ -80,6 +80,7 @@ class JobContext:
         A worker that dies within the function has it called again. The name, and how often it was used before in the handler, is what a
         later run knows the step by. Raises BadStep, JournalFull, and what the function raises, which is not noted.
         """
+        check_function(name, function)
         await self.thread.until_a_step_may_begin()
         step = self.thread.begin(name, once=False)
         if step.is_done:
@@ -114,6 +115,7 @@ class JobContext:
 
         Where its worker died meanwhile a later run raises OutcomeUnknown. No interruption and no drain cancels it.
         """
+        check_function(name, function)
         step = await self.begin_once(name)
         if step.is_done:
             return step.result(function)
@@ -138,3 +140,14 @@ class JobContext:
         with trio.CancelScope(shield=True):
             kept = await self.thread.keep(step, function, value, once=True)
         return kept
+
+
+def check_function(name: str, function: object) -> None:
+    """Raises BadStep for what cannot be called, before anything is noted of the step."""
+    if callable(function):
+        return
+    if inspect.iscoroutine(function):
+        function.close()
+    raise BadStep(
+        f"step {name!r} takes a function and its arguments, as in job.step('order', order, 'bread'), and not what the function returns"
+    )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -239,6 +240,38 @@ async def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     async with run_of(agent, MemoryBus()):
         pass
     assert "1 to 64 characters" in str(got[0])
+
+
+@pytest.mark.parametrize("way", ["step", "once"])
+async def test_what_is_no_function_is_refused_before_anything_is_noted(way: str) -> None:
+    """Else a step that may be done once would have begun, and the next run would say that nobody knows whether it was done."""
+    seen = list[str]()
+
+    async def work() -> None:
+        raise AssertionError("nobody awaits it")
+
+    def use(job: Any, what: object) -> Any:
+        return getattr(job, way)("x", what)
+
+    async def answer(job: Job) -> None:
+        for what in (work(), 7):
+            with pytest.raises(BadStep) as raised:
+                await use(job, what)
+            seen.append(str(raised.value))
+
+    def blocking(job: BlockingJob) -> None:
+        with pytest.raises(BadStep) as raised:
+            use(job, 7)
+        seen.append(str(raised.value))
+
+    for handler in (answer, blocking):
+        agent, bus = Agent(), MemoryBus()
+        agent.on_message()(handler)
+        async with run_of(agent, bus):
+            assert not bus.failed
+        assert not bus.journal
+    assert len(seen) == 3
+    assert all("takes a function and its arguments" in one for one in seen)
 
 
 async def test_rule_15_without_room_in_the_journal_the_job_fails_with_the_remedy() -> None:
