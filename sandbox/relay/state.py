@@ -10,6 +10,7 @@ import uuid
 
 import msgspec
 
+from crypto.groups import MOST_VERSIONS_AHEAD
 from sandbox.relay.records import (
     Agent,
     Attachment,
@@ -138,8 +139,11 @@ class RelayState:
 
     def put_group_key(self, key: GroupKey) -> None:
         known = self._group_keys.get(key.group_id)
-        if known is not None and key.key_version <= known.key_version:
-            raise Refused(409, "KEY_VERSION", "key versions only rise")
+        last = 0 if known is None else known.key_version
+        if (
+            not last < key.key_version <= last + MOST_VERSIONS_AHEAD
+        ):  # or one member could leave no version for a next key
+            raise Refused(409, "KEY_VERSION", f"key versions only rise, by at most {MOST_VERSIONS_AHEAD}")
         self._put(key.group_id, key)
 
     # --- who talks to whom ---

@@ -13,7 +13,7 @@ from supervisor.backup.settings import BackupSettings
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.files import FilesSettings
-from supervisor.settings.process_limits import ready_limits
+from supervisor.settings.process_limits import ready_limits, refuse_hidden_proc
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
 
@@ -35,6 +35,7 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
     if not quiet:  # as a start asks, which needs no backups
         BackupSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
+    refuse_hidden_proc()
     budgets = Budgets.here(settings.memory_bytes, settings.redis_memory_bytes)
     ready_limits(most_file_bytes(budgets.redis_bytes) if settings.redis_url is None else 0)
     control_path(settings.state_dir, settings.runtime_dir)

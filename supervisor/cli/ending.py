@@ -4,6 +4,7 @@ A refused configuration ends with 78 and names the setting, also if it comes in 
 places are shown but not its text, since an exception's text may quote a message or a key.
 """
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.log_stream import NullDeviceUnusable
-from host.reasons import remedy_of_threads
+from host.reasons import fault_of_file, remedy_of_threads
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
@@ -24,7 +25,8 @@ from supervisor.settings.secrets import RestoreUnfinished, RotationUnfinished, S
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
 EXIT_CRASHED = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
-EXIT_OUTPUT = 74  # EX_IOERR: what was to be said could not be written
+EXIT_OUTPUT = 74  # EX_IOERR: what was to be said, or kept, could not be written
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PLACES_SHOWN = 8
 REFUSALS = (
     SettingsError,
@@ -56,6 +58,8 @@ def ending_of(problem: BaseException) -> Ending:
             return Ending(EXIT_CONFIGURATION, _one_line(str(leaf)))
     if len(leaves) == 1 and (fault := _fault_of_output(leaves[0])):
         return Ending(EXIT_OUTPUT, fault)
+    if full := next((leaf for leaf in leaves if isinstance(leaf, OSError) and leaf.errno in FULL), None):
+        return Ending(EXIT_OUTPUT, fault_of_file(full))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return Ending(EXIT_INTERRUPTED, None)
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))

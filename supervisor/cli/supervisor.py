@@ -24,7 +24,7 @@ from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.run.app import run_supervisor
 from supervisor.settings.env_files import claim
-from supervisor.settings.process_limits import ready_limits
+from supervisor.settings.process_limits import ready_limits, refuse_hidden_proc
 from supervisor.settings.supervisor import SupervisorSettings
 
 
@@ -53,6 +53,7 @@ def supervisor(
     tune()
     if keeper_fds is None:
         ready_limits()
+        refuse_hidden_proc()
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)
     http_fd, control_fd = _descriptors(keeper_fds)

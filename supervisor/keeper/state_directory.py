@@ -94,8 +94,12 @@ def take_lock(state_dir: Path, patience_seconds: float = LOCK_PATIENCE_SECONDS) 
             why = f"the file system of {state_dir} gives no lock ({problem.strerror})"
             raise unusable(f"{why}: name one on a local disk") from None
         else:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as problem:
+                os.close(descriptor)
+                raise OSError(problem.errno, problem.strerror, str(state_dir / LOCK_NAME)) from None
             return descriptor
 
 

@@ -74,6 +74,8 @@ async def test_a_group_has_one_conversation_for_all_and_versions_of_its_key_only
             assert key == {"group_id": group.group_id, "key_version": 2, "envelope": "E2"}
             with pytest.raises(ApiRefused):
                 await ada.call("PUT", path, dict[str, int], {"key_version": 2, "envelope": "again"})
+            with pytest.raises(ApiRefused):  # or nobody could make a next one
+                await ada.call("PUT", path, dict[str, int], {"key_version": 2**32 - 1, "envelope": "the last"})
             await agent.send(MessageSend("01", group.conversation_id, "text", "to all"))
             heard = await person.receive()
             assert isinstance(heard, MessageNew)

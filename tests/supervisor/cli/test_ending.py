@@ -1,5 +1,6 @@
 """How a failed command ends: a refusal is found in any group, a crash shows where and never what."""
 
+import errno
 from types import TracebackType
 
 import pytest
@@ -45,6 +46,14 @@ def test_a_thread_that_cannot_be_started_is_told_with_what_helps() -> None:
     assert line is not None
     assert "TasksMax=" in line
     assert "(" not in str(ending_of(raised(RuntimeError("the person's words"))).line)
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_helps() -> None:
+    ending = ending_of(
+        ExceptionGroup("group", [raised(OSError(errno.ENOSPC, "No space left on device", "/state/lock"))])
+    )
+    assert ending.status == 74
+    assert ending.line == "/state/lock: No space left on device; make room on the disk: df -h; df -i"
 
 
 def test_ctrl_c_says_nothing() -> None:
