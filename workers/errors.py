@@ -212,7 +212,7 @@ class Suspended(BaseException):
 
 
 class BadState(HandlerError):
-    """A conversation's state does not fit the agent's state class; nothing was overwritten."""
+    """A conversation's state does not fit the agent's state class, or a value of the store what was asked for; nothing was overwritten."""
 
     reason = "bad_state"
 
@@ -220,6 +220,17 @@ class BadState(HandlerError):
         super().__init__(
             f"the state of this conversation does not fit {name}: {why}. Give the field its former type and the new one another name "
             "(docs/handlers.md says how a state changes), then bring the message back: hashee-agent dead retry"
+        )
+
+
+class BadStored(BadState):
+    """A value of the store is not of the type that was asked for."""
+
+    def __init__(self, key: str, why: str) -> None:
+        HandlerError.__init__(
+            self,
+            f"the store's value of {key!r} {why}. Read it as what it is, or take it away with store.set({key!r}, None), "
+            "then bring the message back: hashee-agent dead retry",
         )
 
 

@@ -99,8 +99,8 @@ DEAD: Mapping[str, Remedy] = {
         "the log has the exception's type and place; mend the handler, hashee-agent reload, then retry",
     ),
     "bad_state": Remedy(
-        "the state of its conversation does not fit the agent's state class; nothing was overwritten",
-        "the log names the field; give it its former type and the new one another name, hashee-agent reload, then retry",
+        "the state of its conversation does not fit the agent's state class, or a value of the store the type that the handler asks for; nothing was overwritten",
+        "the log names the field, or the key; give it its former type and the new one another name, hashee-agent reload, then retry",
     ),
     "state_too_large": Remedy(
         "the handler left more than 64 KiB in the state of its conversation; the former state stays",

@@ -13,7 +13,7 @@ import msgspec
 from bus.records.records import BadRecord, Job
 from bus.steps.thread_steps import Effect
 from host.unreadable import UNREADABLE, UNWRITABLE
-from workers.errors import BadState, StoreAfterWords, StoreLimit, StoreMixed
+from workers.errors import BadStored, StoreAfterWords, StoreLimit, StoreMixed
 from workers.kept.outlet import Outlet, until_redis_answers
 
 MOST_KEY_BYTES = 200
@@ -59,7 +59,7 @@ class StoreRun:
             try:
                 version, body = await until_redis_answers(lambda: self._keeper.read_stored(key))
             except BadRecord as error:
-                raise BadState("this program", f"the store's value of {key!r} cannot be read ({error})") from None
+                raise BadStored(key, f"cannot be read ({error})") from None
             self._values[key] = _Value(version, body)
         return self._values[key]
 
@@ -186,14 +186,14 @@ def _decoded(key: str, body: bytes, kind: Any) -> Any:
     try:
         return msgspec.msgpack.decode(body, type=kind)
     except UNREADABLE:
-        raise BadState(getattr(kind, "__name__", str(kind)), f"the store's value of {key!r} is another") from None
+        raise BadStored(key, f"is no {getattr(kind, '__name__', kind)}") from None
 
 
 def _number(key: str, body: bytes) -> float:
     try:
         return msgspec.msgpack.decode(body, type=int | float)
     except UNREADABLE:
-        raise BadState("a number", f"the store's value of {key!r} is none to add to") from None
+        raise BadStored(key, "is no number, to which something can be added") from None
 
 
 def _sum(key: str, value: _Value) -> bytes:

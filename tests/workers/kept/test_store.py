@@ -114,8 +114,8 @@ async def test_a_text_is_no_number_to_add_to_and_no_other_type_than_asked_for() 
 
     chat = conversation(agent)
     await chat.say("set")
-    for text in ("add", "get"):
-        with pytest.raises(BadState, match="'key'") as raised:
+    for text, why in (("add", "is no number"), ("get", "is no int")):
+        with pytest.raises(BadState, match=f"^the store's value of 'key' {why}") as raised:
             await chat.say(text)
         assert "secret" not in str(raised.value)
 
