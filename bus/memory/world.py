@@ -492,7 +492,7 @@ class World:
             at.emitted.add(APOLOGY_PLACE)
         newest = exchange_in(at.history[-1]) if at.history else None
         read = "" if newest is None else exchange_name(newest.at_ms, newest.thread_id)  # no later version writes here
-        read = at.cards_at.setdefault(READ_PLACE, read)
+        at.cards_at.setdefault(READ_PLACE, read)
         words = [word for name, noted in at.journal.items() for word in (b"=" + name.encode(), noted)]
         words += [word.encode() for place, card in at.cards_at.items() for word in (place, card)]
         self.bury(
@@ -504,8 +504,7 @@ class World:
             values=joined(words),
         )
         for record in at.together:
-            values = joined([READ_PLACE.encode(), read.encode()])
-            self.bury(record, reason, attempt=1, deliveries=1, values=values)
+            self.bury(record, reason, attempt=1, deliveries=1)
         if is_owed:
             self.say(at, apology)
 

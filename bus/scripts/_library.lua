@@ -570,8 +570,9 @@ local function newest_exchange()
   if string.byte(record, 2) == 1 then return part_of(record, 4) end
 end
 
--- Makes the running job, with its places and its journal, and those handled together with it, dead letters. They know up to where the history went
+-- Makes the running job, with its places and its journal, and those handled together with it, dead letters. It knows up to where the history went
 -- then, as the value of a place (`!read`): nobody adds to it while the job is under way, so that is what the job has seen of it, or would have.
+-- Those that were handled together with it do not: brought back they may be handled together again, and nobody would take it from them.
 local function bury_job(fields, reason)
   local read = redis.call('HGET', EMITTED, '!read') or newest_exchange()
   local known = read and { '!read', read } or {}
@@ -585,7 +586,7 @@ local function bury_job(fields, reason)
     end
   end
   bury(fields.r, reason, fields.a, fields.d, table.concat(places, ' '), '', joined(values))
-  for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1, '', '', joined(known)) end
+  for _, record in ipairs(redis.call('LRANGE', TOGETHER, 0, -1)) do bury(record, reason, 1, 1) end
 end
 
 -- -> the record of the job under way. `entry`: the conversation's field

@@ -149,11 +149,16 @@ async def test_a_dead_letter_that_comes_back_knows_what_had_been_said_by_then(sc
     for letter in letters:
         assert await talk.supervisor.dead.retry(letter) == "revived"
         back = await taken(worker)
-        read = (await steps.start(back)).journal[READ_ENTRY]
-        assert read is not None
-        records = await steps.read_exchanges(back)
-        assert steps.open_exchanges(back, records, bytes, until=read.decode()) == [b"before"]
+        journal = (await steps.start(back)).journal
+        if together and letter is letters[1]:  # may be handled together again, and then has nothing of its own
+            assert journal == {}
+        else:
+            read = journal[READ_ENTRY]
+            assert read is not None
+            records = await steps.read_exchanges(back)
+            assert steps.open_exchanges(back, records, bytes, until=read.decode()) == [b"before"]
         assert await steps.finish(back) is Finished.DONE
+    assert await scene.leftovers() == []
     assert (await scene.facts()).counted == {}
 
 
