@@ -31,6 +31,7 @@ OF_TIMERS = (
     ),
     *of(
         "workers/talk/reminding.py", ("tests/workers/talk/test_reminders.py",),
+        ("a_datetime_after_a_gap", "round(first_that_exists(at).timestamp() * 1000)", "round(at.timestamp() * 1000)"),
         ("what_is_due_soon_has_the_messages_time", "job.message_ms if due_ms - job.accepted_ms <= SOON_MS else 0", "0"),
         ("what_is_due_late_has_its_own_time", "job.message_ms if due_ms - job.accepted_ms <= SOON_MS else 0", "job.message_ms"),
     ),

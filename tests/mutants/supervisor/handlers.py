@@ -210,6 +210,16 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/talk/questions.py",
+        ("tests/workers/kept/test_thread_rules.py",),
+        ("only_what_a_text_is_converted_to_is_asked_for", "            _check_kind(kind)\n", ""),
+    ),
+    *of(
+        "workers/handling/context.py",
+        ("tests/workers/kept/test_steps.py",),
+        ("a_step_takes_a_function", "    if callable(function):\n        return\n", "    return\n"),
+    ),
+    *of(
         "bus/steps/kept_steps.py",
         ("tests/bus/steps/test_rules_kept.py",),
         (
