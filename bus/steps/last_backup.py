@@ -42,6 +42,7 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True):
         cls, made_ms: int, size_bytes: int, fingerprint: bytes, *, sealed_to: Sequence[str] | None, place: str
     ) -> "LastBackup":
         """Makes a note; a place that is too long and further recipients are cut."""
+        place = place.encode("utf-8", "backslashreplace").decode()  # a file's name need be no text
         return cls(
             made_ms=made_ms,
             size_bytes=size_bytes,

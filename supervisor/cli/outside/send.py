@@ -3,6 +3,7 @@
 A text, a card, or a reminder whose handler runs there.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
@@ -59,7 +60,7 @@ def send(
         raise click.UsageError("--markdown is for a text")
     if reminder is not None and wait_seconds is not None:
         raise click.UsageError("--wait is for a text: hashee-agent trace shows what a reminder's handler does")
-    said = _from_stdin() if text == "-" else text or ""
+    said = _from_stdin() if text == "-" else as_utf8(text or "")
     told_to_handler = None if data is None else _decoded(data)
     messages = [
         OutsideMessage(one, said, markdown, key, reminder, told_to_handler, card)
@@ -90,6 +91,16 @@ def _decoded(data: str) -> object:
             "--data holds a number of over 64 bits, or is nested too deeply: send such a number as a text"
         )
     return value
+
+
+def as_utf8(argument: str) -> str:
+    """Returns what a locale that knows ASCII alone (C, POSIX) made of an argument, as the UTF-8 that it is; any other as it is."""
+    if not any("\udc80" <= character <= "\udcff" for character in argument):
+        return argument
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument  # which is said to be none by whoever takes it in
 
 
 def _from_stdin() -> str:

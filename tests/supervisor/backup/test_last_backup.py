@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -58,6 +59,8 @@ def test_a_note_is_small_whatever_is_noted() -> None:
     note = LastBackup.of(1, 2, FINGERPRINT, sealed_to=["age1x"] * 100, place="/very/long" * 1000)
     assert note.sealed_to == ("age1x",) * MOST_RECIPIENTS
     assert len(msgspec.json.encode(note)) < 1000
+    no_text = LastBackup.of(1, 2, FINGERPRINT, sealed_to=None, place=os.fsdecode(b"/var/\xff.age"))
+    assert msgspec.json.decode(msgspec.json.encode(no_text))["place"] == r"/var/\udcff.age"
 
 
 @pytest.mark.pure
