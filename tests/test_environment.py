@@ -14,6 +14,8 @@ from typing import cast
 import pytest
 import trio
 
+from bus.settings.reader import SettingsReader
+from bus.settings.spool_place import spool_place_of
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
 from tests.waiting import waiting_for
 from tests.world import UP, world
@@ -268,7 +270,7 @@ UNUSABLE = {
         "",
         {"HASHEE_SPOOL_DIR": "/dev/null/spool"},
         "HASHEE_SPOOL_DIR",
-        ("check-settings", "check-settings --worker"),
+        ("check-settings", "supervisor", "worker"),
     ),
 }
 
@@ -286,6 +288,12 @@ def test_what_would_fail_in_the_midst_of_the_work_is_told_at_the_start(name: str
         assert done.returncode == 78, (command, done.stderr)
         assert done.stderr.startswith(f"hashee-agent: {named} cannot be used: expected "), (command, done.stderr)
         assert done.stderr.count("\n") == 1, (command, done.stderr)
+
+
+def test_a_spool_that_fails_later_stops_no_worker_and_no_supervisor_that_is_started_again() -> None:
+    reader = SettingsReader({"HASHEE_SPOOL_DIR": "/dev/null/spool", "HOME": "/home/owner"})
+    assert spool_place_of(reader, "agent").folder == Path("/dev/null/spool")
+    reader.finish()
 
 
 def test_a_limit_of_open_files_that_may_be_raised_is_raised(tmp_path: Path) -> None:

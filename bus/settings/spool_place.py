@@ -1,5 +1,6 @@
 """Where a worker's sealed files wait on their way out, and how much room they have: HASHEE_SPOOL_DIR, HASHEE_SPOOL_MB."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,8 @@ class SpoolPlace:
 
 
 def spool_place_of(reader: SettingsReader, agent_id: str) -> SpoolPlace:
-    """Returns where the spool is: as it is set, else in the state directory, else, of a user without a home, in the folder for temporary files.
-
-    One that is set is refused here where it certainly can not be used; of the others that is told with the first file that needs it.
-    """
-    given = reader.optional(SPOOL_DIR, _own_folder)
+    """Returns where the spool is: as it is set, else in the state directory, else, of a user without a home, in the folder for temporary files."""
+    given = reader.optional(SPOOL_DIR, absolute_path)
     most = reader.required(SPOOL_MB, whole_number(1, 1 << 20), 1)
     return SpoolPlace(given or _own(reader, agent_id), most << 20)
 
@@ -38,6 +36,13 @@ def _own(reader: SettingsReader, agent_id: str) -> Path:
         return state_dir_of(reader, agent_id) / SPOOL_FOLDER
     temporary = Path(environ.get("TMPDIR", ""))
     return (temporary if temporary.is_absolute() else SHORT_DIR) / f"hashee-agent-{agent_id}" / SPOOL_FOLDER
+
+
+def refuse_unusable_spool(environ: Mapping[str, str]) -> None:
+    """Raises SettingsError where HASHEE_SPOOL_DIR certainly can not be used. For a start alone: a disk that fails later costs files, and nobody else."""
+    reader = SettingsReader(environ)
+    reader.optional(SPOOL_DIR, _own_folder)
+    reader.finish()
 
 
 def _own_folder(text: str) -> Path:

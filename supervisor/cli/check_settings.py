@@ -6,6 +6,7 @@ import click
 
 from bus.settings.redis_url import parse_redis_url
 from bus.settings.shared import SHOWS_ERRORS
+from bus.settings.spool_place import refuse_unusable_spool
 from bus.telemetry.settings import NowhereToSend
 from host.budgets import Budgets
 from host.embedded import most_file_bytes
@@ -30,11 +31,14 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
     if worker or files:
         LoneWorkerSettings.from_environ(os.environ) if worker else FilesSettings.from_environ(os.environ)
         ready_limits()
+        if worker:
+            refuse_unusable_spool(os.environ)
         return 0
     settings = SupervisorSettings.from_environ(os.environ)
     if not quiet:  # as a start asks, which needs no backups
         BackupSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
+    refuse_unusable_spool(os.environ)
     refuse_hidden_proc()
     budgets = Budgets.here(settings.memory_bytes, settings.redis_memory_bytes)
     ready_limits(most_file_bytes(budgets.redis_bytes) if settings.redis_url is None else 0)

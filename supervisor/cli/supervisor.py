@@ -16,6 +16,7 @@ from setproctitle import setproctitle
 
 from bus.settings.reader import SettingsError
 from bus.settings.shared import REDIS_URL
+from bus.settings.spool_place import refuse_unusable_spool
 from host.code_place import way_of_this_process
 from host.log_stream import divert_stderr
 from host.tuning import tune
@@ -53,6 +54,7 @@ def supervisor(
     tune()
     if keeper_fds is None:
         ready_limits()
+        refuse_unusable_spool(os.environ)
         refuse_hidden_proc()
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)

@@ -12,6 +12,7 @@ import click
 
 from bus.settings.llm import API_KEY, api_key_to_hand_on
 from bus.settings.shared import BUS_KEY, REDIS_URL
+from bus.settings.spool_place import refuse_unusable_spool
 from bus.telemetry.settings import HEADERS, headers_to_hand_on
 from supervisor.cli.as_init import run_as_init
 from supervisor.settings.process_limits import ready_limits
@@ -35,6 +36,7 @@ def worker(handler: str | None, concurrency: str | None) -> None:
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = LoneWorkerSettings.from_environ(environ)
     ready_limits()
+    refuse_unusable_spool(environ)
     argv = [sys.executable, "-P", "-m", "workers", "--handler", settings.handler]
     argv += ["--concurrency", str(settings.concurrency)]
     handed_on = worker_environment(settings, environ)
