@@ -7,7 +7,7 @@ again and again. Whoever serves it decides what a request does; nothing here kno
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from bus.settings.places import CONTROL_SOCKET
 from host.bounded_listener import BoundedListener
 from host.lines import Lines, UnreadableLine, json_decoder
 from host.socket_place import socket_path
+from supervisor.control.answers import Answerer, answered
 
 SOCKET_MODE = 0o600
 BACKLOG = 16
@@ -27,9 +28,6 @@ MOST_CLIENTS = 32
 RECEIVE_BYTES = 4096
 SHORTEST_EVERY_SECONDS = 0.1
 """How often a watched `status` answers at most, whatever was asked for."""
-
-
-Answerer = Callable[[Request], Awaitable[ControlAnswer]]
 
 
 UNREADABLE = ControlAnswer(ok=False, error="this is no request; is hashee-agent another version here?")
@@ -116,7 +114,7 @@ async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
             except UnreadableLine:
                 await _send(stream, UNREADABLE)
                 continue
-            await _send(stream, await answer(request))
+            await _send(stream, await answered(answer, request))
             if request.every_seconds is not None:
                 await _repeat(stream, request, answer)
         while answered_too_long < lines.too_long:
@@ -129,7 +127,7 @@ async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer)
     assert request.every_seconds is not None  # noqa: S101 - the caller has looked
     while True:
         await trio.sleep(max(SHORTEST_EVERY_SECONDS, request.every_seconds))
-        await _send(stream, await answer(request))
+        await _send(stream, await answered(answer, request))
 
 
 async def _send(stream: trio.SocketStream, answer: ControlAnswer) -> None:

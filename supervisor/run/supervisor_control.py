@@ -1,25 +1,21 @@
 """What a supervisor answers to the requests of the control socket, over its keeper's line or on a socket of its own."""
 
-from collections.abc import Awaitable, Callable
-
 import structlog
 import trio
 
 from bus.control.messages import ControlAnswer, Request
-from supervisor.control.answers import raw
+from supervisor.control.answers import Answerer, answered, raw
 from supervisor.control.control_socket import ControlTaken, control_path, listen_control, serve_control
 from supervisor.control.keeper_link import KeeperLink, NumberedRequest
 from supervisor.settings.supervisor import SupervisorSettings
 
 log = structlog.get_logger()
 
-Command = Callable[[Request], Awaitable[ControlAnswer]]
-
 
 class SupervisorControl:
     """`commands`: what is known, by name."""
 
-    def __init__(self, commands: dict[str, Command]) -> None:
+    def __init__(self, commands: dict[str, Answerer]) -> None:
         self._commands = commands
 
     async def answer(self, request: Request) -> ControlAnswer:
@@ -35,7 +31,7 @@ class SupervisorControl:
                 nursery.start_soon(self._answer_question, keeper, await keeper.next_question())
 
     async def _answer_question(self, keeper: KeeperLink, question: NumberedRequest) -> None:
-        await keeper.answer(question.number, await self.answer(question.request))
+        await keeper.answer(question.number, await answered(self.answer, question.request))
 
     async def serve_alone(self, settings: SupervisorSettings) -> None:
         """On a socket of its own, for a supervisor without a keeper; `status` then has no keeper in it."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from bus.control.messages import ControlAnswer, Request
 from host.bounded_listener import BoundedListener
@@ -134,6 +135,23 @@ async def test_nobody_can_connect_any_more_once_a_connection_ends(
             nursery.cancel_scope.cancel()
         assert ended == [False] * 5
         assert all(_has_ended(client) for client in clients)
+
+
+async def test_a_defect_that_a_command_meets_is_its_answer_and_the_next_one_is_answered(tmp_path: Path) -> None:
+    async def answer(request: Request) -> ControlAnswer:
+        if request.command == "broken":
+            raise KeyError("what somebody has said")
+        return ControlAnswer(ok=True)
+
+    with capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_control, listen_control(tmp_path / "control.sock"), answer)
+            broken, well = await ask(tmp_path / "control.sock", {"command": "broken"}, {"command": "status"})
+            nursery.cancel_scope.cancel()
+    assert (broken["ok"], well["ok"]) == (False, True)
+    assert "a defect of hashee-agent (KeyError); the log" in broken["error"]
+    assert "said" not in broken["error"]
+    assert [(line["log_level"], line["command"], line["exc_info"]) for line in lines] == [("error", "broken", True)]
 
 
 async def test_what_a_killed_keeper_left_is_taken_over(tmp_path: Path) -> None:

@@ -6,21 +6,26 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
 
+from bus.control.messages import ControlAnswer, Request
 from host.children import RestartBackoff
 from host.lines import LineReader
 from supervisor.control.keeper_link import (
     FromSupervisor,
     KeeperLink,
+    NumberedAnswer,
     ReportedState,
     encode,
     from_supervisor,
     open_keeper_link,
+    question_line,
 )
+from supervisor.run.supervisor_control import SupervisorControl
 from tests.waiting import waiting_for
 
 pytestmark = pytest.mark.pure
@@ -88,6 +93,29 @@ async def test_what_the_supervisor_reports_reaches_the_keeper_whole() -> None:
         while len(heard) < 2:
             heard += lines.feed(bytes(await ends.keeper.receive_some()))
     assert heard == [ReportedState("ready", "2 workers"), ReportedState("connected")]
+
+
+async def test_a_defect_that_a_command_meets_is_its_answer_and_no_end_of_the_supervisor() -> None:
+    async def broken(_request: Request) -> ControlAnswer:
+        raise KeyError("what somebody has said")
+
+    async with both_ends() as ends, trio.open_nursery() as nursery:
+        nursery.start_soon(SupervisorControl({"broken": broken}).answer_keeper, ends.link)
+        lines = LineReader(from_supervisor, pytest.fail)
+        with capture_logs() as logs:
+            for number, (command, told) in enumerate(
+                [("broken", "a defect of hashee-agent"), ("what", "no such command")]
+            ):
+                await ends.keeper.send_all(question_line(number, Request(command)).encode() + b"\n")
+                heard = list[FromSupervisor]()
+                while not heard:
+                    heard += lines.feed(bytes(await ends.keeper.receive_some()))
+                [answered] = heard
+                assert isinstance(answered, NumberedAnswer)
+                assert answered.number == number
+                assert told in msgspec.json.decode(answered.answer, type=ControlAnswer).error
+        assert [(line["log_level"], line["command"]) for line in logs] == [("error", "broken")]
+        nursery.cancel_scope.cancel()
 
 
 def test_a_state_is_one_line_whatever_its_detail_says() -> None:
