@@ -8,6 +8,7 @@ import atexit
 import io
 import os
 import select
+import stat
 import sys
 import threading
 from collections import deque
@@ -206,6 +207,36 @@ def divert_stderr(descriptor: int = 2) -> None:
 def divert_stdout(descriptor: int = 1) -> None:
     """Sends `sys.stdout` through a queue from now on; call `divert_stderr` too."""
     sys.stdout = sys.__stdout__ = log_stream(descriptor, sys.stdout.encoding)  # type: ignore[misc]  # likewise
+
+
+def opened_again(descriptor: int) -> int | None:
+    """Returns a descriptor that goes where `descriptor` goes and makes no writer wait; None for a socket, or where it cannot be opened again.
+
+    Whether a write waits belongs to an opening of a pipe or a terminal, and others share ours. A file takes all at once.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # another user opened it, or there is no /proc
+        return None
+
+
+def pipe_to_stderr() -> int:
+    """Returns the end for writing of a pipe that a thread reads into `sys.stderr`, until nobody has that end any more. A full pipe loses words."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    threading.Thread(target=_pass_on, args=(reading,), name="log-pipe", daemon=True).start()
+    return writing
+
+
+def _pass_on(descriptor: int) -> None:
+    with open(descriptor, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            sys.stderr.write(line)
 
 
 def lines_lost() -> int:

@@ -5,9 +5,7 @@ since the owner's exceptions may quote what a person wrote.
 """
 
 import contextlib
-import faulthandler
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ from host.log_stream import open_standard_streams
 from host.tuning import tune
 from workers.errors import CannotStart
 from workers.process.control_link import ControlLink
-from workers.process.last_words import STDERR, LastWords, alone, divert_streams, dump_on_fatal_signals
+from workers.process.last_words import LastWords, alone, divert_streams, dump_on_signals
 from workers.process.loading import CannotLoad, load_agent
 from workers.process.logs import Log, kind, worker_log
 from workers.process.open_tracing import open_tracing
@@ -47,9 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
     with contextlib.suppress(RuntimeError, OSError, ValueError):
-        # The only way to see the stack of a thread that never releases the interpreter.
-        faulthandler.register(signal.SIGQUIT, file=STDERR, all_threads=True)
-        dump_on_fatal_signals()
+        dump_on_signals(options.log_fd)
     divert_streams(options.log_fd)
     try:
         settings = read_settings(options, os.environ)

@@ -20,7 +20,7 @@ from bus.settings.spool_place import refuse_unusable_spool
 from host.code_place import way_of_this_process
 from host.log_stream import divert_stderr
 from host.tuning import tune
-from supervisor.control.keeper_link import open_keeper_link
+from supervisor.control.keeper_link import STACKS, open_keeper_link
 from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.run.app import run_supervisor
@@ -65,7 +65,8 @@ def supervisor(
 async def _under_keeper(
     settings: SupervisorSettings, http_fd: int, control_fd: int, keeper_redis: str | None, beside_another: bool
 ) -> int:
-    faulthandler.register(signal.SIGQUIT, all_threads=True)  # for a keeper that finds us hanging
+    # For a keeper that finds us hanging. It reads what comes from here; where the keeper is an older release this is the null device.
+    faulthandler.register(signal.SIGQUIT, file=STACKS, all_threads=True)
     control, http_socket = _adopt(control_fd), _adopt(http_fd)
     with http_socket:
         async with open_keeper_link(control, http_socket, keeper_redis, beside_another=beside_another) as link:

@@ -40,6 +40,9 @@ QUESTION_QUEUE = 64
 KEEPER_IS_GONE = 70
 """The exit status of a supervisor whose keeper has died: EX_SOFTWARE of sysexits(3)."""
 
+STACKS = 0
+"""The descriptor of a supervisor that its stacks go to, at SIGQUIT: a pipe to its keeper that never makes it wait. Its stderr would."""
+
 FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT, signal.SIGHUP)
 KNOWN_SIGNALS = {forwarded.name: forwarded for forwarded in FORWARDED}
 _Item = TypeVar("_Item")

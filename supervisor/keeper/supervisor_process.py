@@ -16,6 +16,7 @@ from host import parent_death
 from host.children import Child, Children
 from host.code_place import CodePlace
 from host.lines import LineReader
+from host.log_stream import pipe_to_stderr
 from host.unreadable import UNREADABLE
 from supervisor.control.keeper_link import (
     CONNECTED,
@@ -236,17 +237,18 @@ def start_generation(
 ) -> SupervisorProcess:
     """Starts a supervisor from this place, in a process group of its own, with its two sockets. Raises OSError.
 
-    It dies with this process.
+    It dies with this process. Its descriptor 0 (`keeper_link.STACKS`) is a pipe that takes stacks and never makes it wait.
     """
     python = str(place.python)
     ours, theirs = socket.socketpair()
     http_fd = shop.http_socket.fileno()
+    stacks = pipe_to_stderr()
     try:
         with theirs:
             arguments = SupervisorArguments(http_fd, theirs.fileno(), shop.redis_url, python, beside_another, number)
             process = subprocess.Popen(
                 parent_death.command(os.getpid(), shop.command(arguments), python),
-                stdin=subprocess.DEVNULL,
+                stdin=stacks,
                 env=shop.environ,
                 cwd=place.directory,
                 pass_fds=(http_fd, theirs.fileno()),
@@ -255,5 +257,7 @@ def start_generation(
     except OSError:
         ours.close()
         raise
+    finally:
+        os.close(stacks)
     control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     return SupervisorProcess(shop.children.adopt(process), control, on_state, shop.silence_seconds)

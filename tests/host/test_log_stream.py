@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,15 @@ from time import monotonic, sleep
 
 import pytest
 
-from host.log_stream import LINES_LOST, LogQueue, NullDeviceUnusable, check_null_device, log_stream, queue_of
+from host.log_stream import (
+    LINES_LOST,
+    LogQueue,
+    NullDeviceUnusable,
+    check_null_device,
+    log_stream,
+    pipe_to_stderr,
+    queue_of,
+)
 
 pytestmark = pytest.mark.pure
 
@@ -263,6 +272,61 @@ def test_closed_standard_streams_are_dev_null_so_that_no_file_gets_their_number(
         timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 3
+
+
+STACKS_AT_SIGQUIT = (
+    "import os, signal, socket, sys, time\n"
+    "from workers.process.last_words import divert_streams, dump_on_signals\n"
+    "dump_on_signals(None)\n"
+    "divert_streams(None)\n"
+    "os.set_blocking(2, False)\n"
+    "try:\n"
+    "    while FILLS: os.write(2, b'#' * 65536)\n"
+    "except BlockingIOError: pass\n"
+    "try:\n"
+    "    while FILLS: os.write(2, b'#')\n"
+    "except BlockingIOError: pass\n"
+    "os.set_blocking(2, True)\n"
+    "os.kill(os.getpid(), signal.SIGQUIT)\n"
+    "print('goes on', flush=True)\n"
+    "sys.stdin.read()\n"
+    "os._exit(3)\n"
+)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+@pytest.mark.parametrize("make", [os.pipe, lambda: tuple(one.detach() for one in socket.socketpair())])
+def test_stacks_at_sigquit_hold_a_process_up_in_no_case_and_come_where_they_are_read(
+    make: Callable[[], tuple[int, int]], is_full: bool
+) -> None:
+    reading, writing = make()
+    text = STACKS_AT_SIGQUIT.replace("FILLS", str(is_full))
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing
+    )
+    try:
+        os.close(writing)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"goes on")
+        if not is_full:
+            read_until(reading, b"most recent call first")
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 3
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(reading)
+
+
+def test_what_is_written_into_a_pipe_to_stderr_goes_through_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, log = os.pipe()
+    monkeypatch.setattr(sys, "stderr", log_stream(log))
+    writing = pipe_to_stderr()
+    assert not os.get_blocking(writing)
+    os.write(writing, b'  File "x.py", line 3\n\xff no text\n')
+    os.close(writing)
+    assert read_until(reading, b"no text\n") == '  File "x.py", line 3\n\ufffd no text\n'.encode()
 
 
 def test_only_a_stream_of_ours_has_a_queue(tmp_path: Path) -> None:

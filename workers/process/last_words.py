@@ -6,13 +6,14 @@ pipe whose last lines the supervisor shows only to its owner. A worker without a
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import traceback
 from types import TracebackType
 
 from bus.records.control import Crashed
-from host.log_stream import divert_stderr, divert_stdout
+from host.log_stream import divert_stderr, divert_stdout, opened_again, pipe_to_stderr
 from host.reasons import remedy_of_threads
 from workers.process.logs import Log, kind, where
 
@@ -30,9 +31,15 @@ def divert_streams(log_fd: int | None) -> None:
     divert_stdout()
 
 
-def dump_on_fatal_signals() -> None:
-    """Has a crash in C write its stack to descriptor 2: file, line and function, no values."""
-    faulthandler.enable(file=STDERR, all_threads=False)
+def dump_on_signals(log_fd: int | None) -> None:
+    """Has SIGQUIT, and a crash in C, write stacks to where descriptor 2 goes: file, line and function, no values. A full pipe loses them.
+
+    `log_fd`: as for `divert_streams`; with it descriptor 2 makes nobody wait as it is. SIGQUIT is the only way to see the stack of a thread that
+    never releases the interpreter.
+    """
+    place = STDERR if log_fd is not None else opened_again(STDERR)
+    faulthandler.register(signal.SIGQUIT, file=pipe_to_stderr() if place is None else place, all_threads=True)
+    faulthandler.enable(file=STDERR if place is None else place, all_threads=False)
 
 
 class LastWords:

@@ -4,11 +4,10 @@ When a job exceeds its time limit it is ended in Redis and its handler cancelled
 loop: its slot, or the whole worker, is lost until the process ends. The platform then starts another.
 """
 
-import faulthandler
-import sys
 import threading
 from collections.abc import Callable
 
+from host import stacks
 from workers.process.logs import Log
 from workers.process.vitals import Vitals
 
@@ -55,6 +54,6 @@ class OverrunWatch:
             seconds = self._vitals.longest_run_seconds()
             if seconds > self._most_seconds:
                 self._log.error("worker: a job hangs it, it leaves for another", seconds=round(seconds))
-                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)  # files, lines and functions; no values
+                self._log.error("worker: stacks", stacks=stacks.dump(None))
                 self._stop.set()
                 self._leave()

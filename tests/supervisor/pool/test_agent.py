@@ -128,6 +128,11 @@ async def test_status_reload_scale_signals_and_stop_of_a_running_agent(tmp_path:
 
         os.kill(agent.keeper_pid, signal.SIGQUIT)
         await agent.until(lambda: agent.log().count("worker: stacks") == 3 and "supervisor: stacks" in agent.log())
+        supervisor = agent.supervisor_pid()
+        assert supervisor is not None
+        assert "most recent call first" not in agent.log()
+        os.kill(supervisor, signal.SIGQUIT)  # as the keeper does where it hangs
+        await agent.until(lambda: "most recent call first" in agent.log())
         await workers(agent, 3)
 
         await say(agent, "still there?")
