@@ -254,7 +254,8 @@ UNUSABLE = {
     ),
     "small files": (
         LIMITED.format("RLIMIT_FSIZE", 4096, 4096),
-        {"HASHEE_REDIS_URL": ""},  # of one's own is no file here
+        # Of one's own is no file here. Python 3.11 keeps the part of a compiled module that it could write, and reads that the next time.
+        {"HASHEE_REDIS_URL": "", "PYTHONDONTWRITEBYTECODE": "1"},
         "The limit of a file's size (ulimit -f)",
         ("check-settings", "up"),
     ),
@@ -268,7 +269,7 @@ UNUSABLE = {
     ),
     "a spool in a file": (
         "",
-        {"HASHEE_SPOOL_DIR": "/dev/null/spool"},
+        {"HASHEE_SPOOL_DIR": "/dev/null/spool", "HASHEE_WORKERS": "1"},
         "HASHEE_SPOOL_DIR",
         ("check-settings", "supervisor", "worker"),
     ),
@@ -288,6 +289,15 @@ def test_what_would_fail_in_the_midst_of_the_work_is_told_at_the_start(name: str
         assert done.returncode == 78, (command, done.stderr)
         assert done.stderr.startswith(f"hashee-agent: {named} cannot be used: expected "), (command, done.stderr)
         assert done.stderr.count("\n") == 1, (command, done.stderr)
+
+
+def test_where_no_workers_run_nobody_needs_a_spool(tmp_path: Path) -> None:
+    """A supervisor of the Kubernetes overlays has none, and shared its settings with the workers' pods."""
+    environ = {**environ_of(Spoiled(), tmp_path), "HASHEE_SPOOL_DIR": "/dev/null/spool", "HASHEE_WORKERS": "0"}
+    done = subprocess.run(
+        [*PROGRAM, "check-settings"], env=environ, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_spool_that_fails_later_stops_no_worker_and_no_supervisor_that_is_started_again() -> None:

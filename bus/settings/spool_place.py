@@ -39,7 +39,7 @@ def _own(reader: SettingsReader, agent_id: str) -> Path:
 
 
 def refuse_unusable_spool(environ: Mapping[str, str]) -> None:
-    """Raises SettingsError where HASHEE_SPOOL_DIR certainly can not be used. For a start alone: a disk that fails later costs files, and nobody else."""
+    """Raises SettingsError where HASHEE_SPOOL_DIR certainly can not be used. For the start of what has workers, alone: a disk that fails later costs files, and nobody else."""
     reader = SettingsReader(environ)
     reader.optional(SPOOL_DIR, _own_folder)
     reader.finish()

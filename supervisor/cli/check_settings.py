@@ -38,7 +38,8 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
     if not quiet:  # as a start asks, which needs no backups
         BackupSettings.from_environ(os.environ)
     refuse_unusable(settings.state_dir)
-    refuse_unusable_spool(os.environ)
+    if settings.workers.most > 0:
+        refuse_unusable_spool(os.environ)
     refuse_hidden_proc()
     budgets = Budgets.here(settings.memory_bytes, settings.redis_memory_bytes)
     ready_limits(most_file_bytes(budgets.redis_bytes) if settings.redis_url is None else 0)

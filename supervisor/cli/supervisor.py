@@ -54,7 +54,8 @@ def supervisor(
     tune()
     if keeper_fds is None:
         ready_limits()
-        refuse_unusable_spool(os.environ)
+        if settings.workers.most > 0:
+            refuse_unusable_spool(os.environ)
         refuse_hidden_proc()
         make_private(settings.state_dir)
         return trio.run(run_supervisor, settings, None)

@@ -172,7 +172,8 @@ def test_secrets_are_files_and_a_workers_secret_holds_none_of_the_agents_keys() 
     secret = {setting.name for setting in ALL_SETTINGS if setting.secret}
     for name, spec in pods(built(FOLDER / "overlays/ha")):
         (container,) = spec["containers"]
-        files = {one["name"]: one["value"].rpartition("/")[2] for one in container["env"] if one["name"] != "HOME"}
+        said = {one["name"]: one["value"].rpartition("/")[2] for one in container["env"]}
+        files = {name: file for name, file in said.items() if name not in ("HOME", "HASHEE_SPOOL_DIR")}
         assert {variable.removesuffix("_FILE") for variable in files} <= secret
         assert set(files.values()) == secrets["hashee-agent-supervisor" if name == BACKUP else name]
     (config,) = [one for one in built(FOLDER / "overlays/ha") if one["kind"] == "ConfigMap"]

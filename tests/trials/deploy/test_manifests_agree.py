@@ -27,7 +27,7 @@ __all__ = ["reachable"]
 ROOT = Path(__file__).parents[3]
 SYSTEMD = ROOT / "deploy/systemd"
 AS_USER = f"""
-import os, sys
+import encodings.ascii, os, sys
 import supervisor.cli.check_settings, supervisor.settings.key_settings
 from supervisor.cli import main
 if os.geteuid() == 0:
@@ -49,10 +49,13 @@ IMAGE = dict(re.findall(r"([A-Z_]+)=(\S+)", re.search(r"^ENV (?:.*\\\n)*.*$", DO
 OPTIONS = {"worker": ["--worker"], "files": ["--files"]}
 
 
-def check_settings(folder: Path, environ: Mapping[str, str], *, process: str, state_mode: int) -> None:
-    """In such an environment, with the secrets filled in and the state directory on a volume of that mode, it ends with 0."""
-    volume = folder / "volume"
+def check_settings(
+    folder: Path, environ: Mapping[str, str], *, process: str, state_mode: int, has_spool: bool = False
+) -> None:
+    """In such an environment, with the secrets filled in, and state directory and spool (if it has one) each on a volume of that mode, it ends with 0."""
+    volume, spool = folder / "volume", folder / "spool"
     volume.mkdir()
+    spool.mkdir()
     secrets = folder / "secrets"
     secrets.mkdir()
     secrets.chmod(0o755)
@@ -60,16 +63,20 @@ def check_settings(folder: Path, environ: Mapping[str, str], *, process: str, st
         (secrets / name).write_text(value, encoding="utf-8")
         (secrets / name).chmod(0o440)
     if os.geteuid() == 0:
-        os.chown(volume, 0 if state_mode & 0o2000 else USER, USER)
+        for mounted in (volume, spool):
+            os.chown(mounted, 0 if state_mode & 0o2000 else USER, USER)
         for file in secrets.iterdir():
             os.chown(file, 0, USER)
-    volume.chmod(state_mode)
+    for mounted in (volume, spool):
+        mounted.chmod(state_mode)
     given = {**IMAGE, **environ, "PYTHONPATH": str(ROOT), "HASHEE_AGENT_ID": AGENT_ID}
     given = {
         name: str(secrets / value.rpartition("/")[2]) if name.endswith("_FILE") else value
         for name, value in given.items()
     }
     given = {name: value.replace("/var/lib/hashee-agent", str(volume)) for name, value in given.items()}
+    if has_spool:
+        given = {name: value.replace("/var/spool/hashee-agent", str(spool)) for name, value in given.items()}
     command = [sys.executable, "-c", AS_USER, "check-settings", *OPTIONS.get(process, ())]
     done = subprocess.run(command, env=given, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
@@ -95,7 +102,8 @@ def _our_containers() -> Iterator[Any]:
 def test_check_settings_is_content_in_a_pod(reachable: Path, environ: dict[str, str], spec: dict[str, Any]) -> None:
     (container,) = spec["containers"]
     assert spec["securityContext"]["fsGroup"] == USER
-    check_settings(reachable, environ, process=container["args"][0], state_mode=0o2777)
+    has_spool = any(one["mountPath"] == "/var/spool/hashee-agent" for one in container["volumeMounts"])
+    check_settings(reachable, environ, process=container["args"][0], state_mode=0o2777, has_spool=has_spool)
 
 
 @pytest.mark.parametrize("service", ["supervisor", "worker", "files"])

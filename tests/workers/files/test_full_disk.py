@@ -27,13 +27,15 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """No file of this process grows beyond it, as by `ulimit -f`."""
+    """No file of this process grows beyond it, as by `ulimit -f`; nor is the part of a compiled module kept that could be written."""
+    writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = not writes_bytecode
 
 
 def check(played: Played, why: str) -> None:
