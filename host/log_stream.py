@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import cast
+from typing import NoReturn, cast
 
 MOST_WAITING_BYTES = 1 << 20
 """Thousands of lines: what comes while a reader stalls for a moment is kept, and a process' memory is bounded."""
@@ -278,6 +278,16 @@ def open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def leave(status: int) -> NoReturn:
+    """Ends with this status, also where a stream still holds what cannot be written: Python would make 120 of it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 class NullDeviceUnusable(Exception):

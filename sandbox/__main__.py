@@ -1,13 +1,17 @@
 """`python -m sandbox relay | say | proxy | demo | init | console`: reads the command line, nothing else. Each command imports what it needs."""
 
+import os
 import runpy
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name="entrance")
 
 import click
+
+from host.log_stream import leave
 
 OF_THE_PROGRAM = {"init", "console", "replay", "dev"}
 """Commands that people know as those of hashee-agent, which becomes this."""
@@ -182,5 +186,20 @@ def drill(*, folder: Path, agent_id: str) -> None:
     sys.exit(run_drill(folder, agent_id))
 
 
+def run() -> NoReturn:
+    """Runs a command; an output that cannot be written is a line and status 74, as with every command of hashee-agent."""
+    try:
+        main(prog_name="hashee-agent" if {*sys.argv[1:2]} & OF_THE_PROGRAM else "python -m sandbox")
+    except (OSError, BaseExceptionGroup) as problem:
+        from supervisor.cli.ending import fault_of_full_output  # noqa: PLC0415 - only for this end
+
+        if (fault := fault_of_full_output(problem)) is None:
+            raise
+        with suppress(OSError):
+            click.echo(f"hashee-agent: {fault}", err=True)
+        leave(os.EX_IOERR)
+    sys.exit(0)
+
+
 if __name__ == "__main__":
-    main(prog_name="hashee-agent" if {*sys.argv[1:2]} & OF_THE_PROGRAM else "python -m sandbox")
+    run()

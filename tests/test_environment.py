@@ -342,6 +342,35 @@ def test_an_output_that_takes_nothing_is_said_and_nobody_is_told_of_a_crash(tmp_
                 assert done.returncode == 2  # as where stderr can be written
 
 
+def test_the_commands_that_become_the_sandbox_say_it_too(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(
+        """from workers import Agent
+
+agent = Agent()
+
+
+@agent.on_message()
+def answer(message):
+    return message.text
+""",
+        encoding="utf-8",
+    )
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        for command in (["console"], ["replay", "--help"]):
+            done = subprocess.run(
+                [*PROGRAM, *command],
+                env=environ_of(Spoiled(), tmp_path),
+                cwd=tmp_path,
+                input="hello\n",
+                stdout=full,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                check=False,
+            )
+            assert done.stderr == "hashee-agent: the output cannot be written: No space left on device\n"
+            assert done.returncode == 74
+
+
 def test_a_socket_that_fits_nowhere_is_said_with_the_remedy(tmp_path: Path) -> None:
     environ = environ_of(Spoiled({"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": "/proc/nowhere"}), tmp_path)
     environ["HASHEE_STATE_DIR"] = str(tmp_path / ("long" * 30))

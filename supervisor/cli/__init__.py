@@ -3,7 +3,6 @@
 A wrong configuration ends with status 78 and one line that names the setting, without a traceback.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from host.log_stream import check_null_device, open_standard_streams
+from host.log_stream import check_null_device, leave, open_standard_streams
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 
@@ -74,7 +73,7 @@ def main() -> NoReturn:
     except click.ClickException as problem:
         with suppress(OSError):  # likewise below: nobody reads stderr any more, or its disk is full
             problem.show()
-        _leave(problem.exit_code)
+        leave(problem.exit_code)
     except click.Abort:
         sys.exit(EXIT_INTERRUPTED)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as problem:  # noqa: BLE001  # the process' edge
@@ -82,15 +81,5 @@ def main() -> NoReturn:
         if ending.line is not None:
             with suppress(OSError):
                 click.echo(f"hashee-agent: {ending.line}", err=True)
-        _leave(ending.status)
+        leave(ending.status)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _leave(status: int) -> NoReturn:
-    """Ends with this status, also where a stream still holds what cannot be written: Python would make 120 of it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(status)

@@ -65,6 +65,12 @@ def ending_of(problem: BaseException) -> Ending:
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
 
 
+def fault_of_full_output(problem: BaseException) -> str | None:
+    """Returns what is to be said where `problem`, or one in that group, is that what a command has said found no room; else None."""
+    full = (leaf for leaf in _leaves(problem) if isinstance(leaf, OSError) and leaf.errno in FULL and not leaf.filename)
+    return next((f"the output cannot be written: {leaf.strerror}" for leaf in full), None)
+
+
 def _leaves(problem: BaseException) -> Iterator[BaseException]:
     if isinstance(problem, BaseExceptionGroup):
         for inner in problem.exceptions:
