@@ -17,6 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn, cast
 
+from host import proc
+
 MOST_WAITING_BYTES = 1 << 20
 """Thousands of lines: what comes while a reader stalls for a moment is kept, and a process' memory is bounded."""
 
@@ -220,7 +222,7 @@ def opened_again(descriptor: int) -> int | None:
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         return None
     try:
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return proc.open_again(descriptor)
     except OSError:  # another user opened it, or there is no /proc
         return None
 

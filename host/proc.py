@@ -141,3 +141,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def open_again(descriptor: int) -> int:
+    """Opens for writing, without waiting, the pipe or device that a descriptor of this process goes to. Raises OSError."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
