@@ -53,6 +53,26 @@ def fault_of_file(error: OSError, place: str = "") -> str:
     return f"{where}: {error.strerror or type(error).__name__}" + (f"; {remedy}" if remedy else "")
 
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def leaves_of(problem: BaseException) -> Iterator[BaseException]:
+    """Yields the exceptions in a group and in the groups within it, or `problem` itself."""
+    if isinstance(problem, BaseExceptionGroup):
+        for inner in problem.exceptions:
+            yield from leaves_of(inner)
+    else:
+        yield problem
+
+
+def fault_of_full_output(problem: BaseException) -> str | None:
+    """Returns what is to be said where `problem`, or one in that group, is that what a command has said found no room; else None."""
+    full = (
+        leaf for leaf in leaves_of(problem) if isinstance(leaf, OSError) and leaf.errno in FULL and not leaf.filename
+    )
+    return next((f"the output cannot be written: {leaf.strerror}" for leaf in full), None)
+
+
 NO_THREAD = "can't start new thread"
 MORE_THREADS = "no thread could be started: raise TasksMax=, --pids-limit, ulimit -u or ulimit -v"
 

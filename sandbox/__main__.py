@@ -12,6 +12,7 @@ runpy.run_path(str(Path(__file__).parents[1] / "host" / "entrance.py"), run_name
 import click
 
 from host.log_stream import leave
+from host.reasons import fault_of_full_output
 
 OF_THE_PROGRAM = {"init", "console", "replay", "dev"}
 """Commands that people know as those of hashee-agent, which becomes this."""
@@ -191,8 +192,6 @@ def run() -> NoReturn:
     try:
         main(prog_name="hashee-agent" if {*sys.argv[1:2]} & OF_THE_PROGRAM else "python -m sandbox")
     except (OSError, BaseExceptionGroup) as problem:
-        from supervisor.cli.ending import fault_of_full_output  # noqa: PLC0415 - only for this end
-
         if (fault := fault_of_full_output(problem)) is None:
             raise
         with suppress(OSError):

@@ -4,8 +4,6 @@ A refused configuration ends with 78 and names the setting, also if it comes in 
 places are shown but not its text, since an exception's text may quote a message or a key.
 """
 
-import errno
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
@@ -15,7 +13,7 @@ import click
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.log_stream import NullDeviceUnusable
-from host.reasons import fault_of_file, remedy_of_threads
+from host.reasons import FULL, fault_of_file, leaves_of, remedy_of_threads
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
@@ -26,7 +24,6 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
 EXIT_CRASHED = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
 EXIT_OUTPUT = 74  # EX_IOERR: what was to be said, or kept, could not be written
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 PLACES_SHOWN = 8
 REFUSALS = (
     SettingsError,
@@ -52,7 +49,7 @@ class Ending:
 
 def ending_of(problem: BaseException) -> Ending:
     """Returns how the process ends after `problem`, which may be a group."""
-    leaves = list(_leaves(problem))
+    leaves = list(leaves_of(problem))
     for leaf in leaves:
         if isinstance(leaf, REFUSALS):
             return Ending(EXIT_CONFIGURATION, _one_line(str(leaf)))
@@ -63,20 +60,6 @@ def ending_of(problem: BaseException) -> Ending:
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return Ending(EXIT_INTERRUPTED, None)
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
-
-
-def fault_of_full_output(problem: BaseException) -> str | None:
-    """Returns what is to be said where `problem`, or one in that group, is that what a command has said found no room; else None."""
-    full = (leaf for leaf in _leaves(problem) if isinstance(leaf, OSError) and leaf.errno in FULL and not leaf.filename)
-    return next((f"the output cannot be written: {leaf.strerror}" for leaf in full), None)
-
-
-def _leaves(problem: BaseException) -> Iterator[BaseException]:
-    if isinstance(problem, BaseExceptionGroup):
-        for inner in problem.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield problem
 
 
 def _fault_of_output(problem: BaseException) -> str | None:
