@@ -43,7 +43,8 @@ async def test_the_timer_makes_a_backup_that_opens_elsewhere_and_the_doctor_know
             assert refused.returncode != 0, "while the agent is down none is made"
             await there(start, machine, "enable", "--now")
             await talk.converse("hello")
-            assert await there(backup_finding, machine) == ("warn", "none of this store is known")
+            verdict, found = (await there(backup_findings, machine))["age"]
+            assert (verdict, found.partition(", and it may")[0]) == ("warn", "none of this store is known")
 
             await there(drop_in, machine, "often", OFTEN, TIMER)
             await there(machine.run, "systemctl", "enable", "--now", TIMER)
@@ -64,8 +65,10 @@ async def test_the_timer_makes_a_backup_that_opens_elsewhere_and_the_doctor_know
                 *("backup", "verify", backups[-1], "--fingerprint", fingerprint),
             )
             assert "its signature fits" in opened.stdout
-            verdict, found = await there(backup_finding, machine)
+            findings = await there(backup_findings, machine)
+            verdict, found = findings["age"]
             assert (verdict, found.split(",")[0], backups[-1] in found) == ("ok", "made 0.0 h ago", True)
+            assert findings["recipients"][0] == "ok"
             status = json.loads((await there(machine.run, "hashee-agent", "status", "--json")).stdout)
             assert status["supervisor"]["last_backup"]["place"] == backups[-1]
             await talk.converse("said after the backup")
@@ -78,9 +81,8 @@ def backups_in(machine: Machine) -> list[str]:
     return machine.run("sh", "-c", f"ls -d {FOLDER}/*.backup 2>/dev/null || true").stdout.split()
 
 
-def backup_finding(machine: Machine) -> tuple[str, str]:
-    """What the doctor says of the last one."""
+def backup_findings(machine: Machine) -> dict[str, tuple[str, str]]:
+    """What the doctor finds of the last one: verdict and words, by what it looked at."""
     told = json.loads(machine.run("hashee-agent", "doctor", "--json", check=False).stdout)
-    [found] = [one for one in told["findings"] if one["subject"] == "backup"]
-    said: str = found["said"]
-    return found["verdict"], said.partition(", and it may")[0]
+    of_it = [one for one in told["findings"] if one["subject"] == "backup"]
+    return {one["name"]: (one["verdict"], one["said"]) for one in of_it}
