@@ -40,6 +40,9 @@ full a growing pause follows, which ends with that: a page would be read for not
 DEAF_AFTER_SECONDS = 180.0
 """Without progress for so long, three polls, we are not ready: what was pushed into a dying connection has not come since."""
 
+POLLS_TO_NOWHERE = 2
+"""After so many polls in a row that a page led nowhere, and none of which got on, we are not ready: waiting longer shows nothing new."""
+
 TURN_MS = 3000
 """One page may take so long before another supervisor no longer waits for it. That is also the wait after one was killed on another host."""
 
@@ -92,6 +95,7 @@ class Catchup:
         self._has_caught_up_once = trio.Event()
         self._moved_at = trio.current_time()
         self._problem = ""
+        self._led_nowhere = 0
 
     def connected(self) -> None:
         """Called with each new connection: another relay may answer now, so the pause after a failure ends."""
@@ -105,7 +109,7 @@ class Catchup:
         """Returns the state for readiness: whether polling makes progress. A pushed message alone does not prove it."""
         now = trio.current_time()
         ago = "not caught up yet" if self._caught_up_at is None else f"caught up {now - self._caught_up_at:.0f} s ago"
-        is_ok = now - self._moved_at < DEAF_AFTER_SECONDS
+        is_ok = now - self._moved_at < DEAF_AFTER_SECONDS and self._led_nowhere < POLLS_TO_NOWHERE
         return Check("catch-up", ok=is_ok, detail=ago + (f": {self._problem}" if self._problem else ""))
 
     async def run(self) -> None:
@@ -116,7 +120,7 @@ class Catchup:
                 await self._polls.wait()
             self._polls.begin()
             self._connected = trio.Event()
-            at_least = 0.0
+            at_least, moved_before = 0.0, self._moved_at
             try:
                 stopped_by = await self.poll()
             except RedisFailed as error:
@@ -126,6 +130,7 @@ class Catchup:
                 log.warning("poll: failed", reason=str(error))
                 stopped_by, at_least = StoppedBy.FAILED, error.retry_after_seconds
             self._problem = stopped_by.value
+            self._note_where_it_led(stopped_by, has_moved=self._moved_at != moved_before)
             if stopped_by is StoppedBy.PRESENT:
                 pause = holding_pause = self._pauses.poll_retry
                 continue
@@ -142,6 +147,13 @@ class Catchup:
             with trio.move_on_after(max(pause, at_least)):
                 await self._connected.wait()
             pause = min(2 * pause, MOST_RETRY_SECONDS)
+
+    def _note_where_it_led(self, stopped_by: StoppedBy, *, has_moved: bool) -> None:
+        """Counts the polls in a row that a page of the relay's led nowhere. What fails otherwise tells nothing of its pages."""
+        if has_moved or stopped_by is StoppedBy.PRESENT:
+            self._led_nowhere = 0
+        elif stopped_by in (StoppedBy.NOWHERE, StoppedBy.NO_IDS):
+            self._led_nowhere += 1
 
     async def poll_to_the_present(self) -> bool:
         """Takes in everything after the cursor. False if a page could not be taken in whole, or leads nowhere."""

@@ -28,7 +28,11 @@ RELAY = (
         ("the_pause_is_bounded", "pause = min(2 * pause, MOST_RETRY_SECONDS)", "pause = 2 * pause"),
         ("the_pause_begins_anew", "                pause = holding_pause = self._pauses.poll_retry\n                continue", "                continue"),
         ("a_new_connection_ends_the_pause", "await self._connected.wait()", "await trio.sleep_forever()"),
-        ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS", "is_ok = True"),
+        ("deaf_is_not_ready", "is_ok = now - self._moved_at < DEAF_AFTER_SECONDS and", "is_ok ="),
+        ("nowhere_twice_is_not_ready", " and self._led_nowhere < POLLS_TO_NOWHERE", ""),
+        ("who_gets_on_is_ready", "if has_moved or stopped_by is StoppedBy.PRESENT:", "if stopped_by is StoppedBy.PRESENT:"),
+        ("the_present_is_ready", "if has_moved or stopped_by is StoppedBy.PRESENT:", "if has_moved:"),
+        ("what_fails_otherwise_is_not_nowhere", "elif stopped_by in (StoppedBy.NOWHERE, StoppedBy.NO_IDS):", "else:"),
     ),
     *of(
         module("inbound/catchup"), tests("supervisor/run/test_shared_work"),

@@ -350,6 +350,52 @@ async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_say
     assert check.detail == "not caught up yet: the relay does not answer"
 
 
+async def test_pages_that_lead_nowhere_twice_in_a_row_are_not_ready_until_the_present(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catchup = catchup_alone(_Inbound())
+    ends = [StoppedBy.NOWHERE, StoppedBy.REDIS, StoppedBy.NO_IDS, StoppedBy.PRESENT, *[StoppedBy.NOWHERE] * 2]
+    states: list[bool] = []
+
+    async def ended() -> StoppedBy:
+        await trio.lowlevel.checkpoint()
+        states.append(catchup.check().ok)
+        if len(states) > len(ends):
+            await trio.sleep_forever()
+        return ends[len(states) - 1]
+
+    monkeypatch.setattr(catchup, "poll", ended)
+    with trio.move_on_after(DEAF_AFTER_SECONDS / 2):
+        await catchup.run()
+    assert states == [True, True, True, False, True, True, False]
+
+
+async def test_a_relay_that_knows_no_cursor_at_all_is_told_after_two_polls_and_not_while_new_messages_come(
+    tmp_path: Path,
+) -> None:
+    """It took three minutes."""
+    async with scene(tmp_path) as (core, ada):
+        entries = [entry(ada.say("one")), entry(ada.say("two"))]
+        relay = polling(core, lambda cursor: 400 if cursor else entries)
+        async with relay as (catchup, asked), trio.open_nursery() as nursery:
+            core.polls.ask()
+            nursery.start_soon(catchup.run)
+            states = []
+            for requests in (3, 5, 7, 9, 13):
+                with waiting_for(f"{requests} requests", WAIT_SECONDS):
+                    while len(asked) < requests:
+                        await trio.testing.wait_all_tasks_blocked(0.01)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert len(asked) == requests
+                states.append(catchup.check().ok)
+                if requests == 9:
+                    entries.append(entry(ada.say("three")))
+                catchup.connected()
+            assert states == [True, True, False, False, True]
+            assert catchup.check().detail.endswith(f": {StoppedBy.NOWHERE.value}")
+            nursery.cancel_scope.cancel()
+
+
 async def test_caught_up_is_told_as_a_time(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
         before = core.count("caught_up_timestamp_seconds")
