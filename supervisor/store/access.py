@@ -5,8 +5,9 @@ A Redis that is started here holds the state directory's lock like the keeper's,
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,10 @@ from supervisor.keeper.state_directory import LOCK_PATIENCE_SECONDS, AlreadyRunn
 from supervisor.settings.key_settings import KeySettings
 
 POLL_SECONDS = 0.02
+
+TELL_SECONDS = 3.0
+"""So long a command waits for its Redis without a word."""
+
 STOP_SECONDS = 10.0
 
 
@@ -158,6 +163,9 @@ async def _wait_ready(process: subprocess.Popen[bytes], layout: embedded.Layout)
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(cancel_when_ended)
+        nursery.start_soon(
+            _tell_later, f"no agent runs, so the private Redis is started; it loads its files ({layout.log_path})"
+        )
         await embedded.wait_ready(layout)
         nursery.cancel_scope.cancel()
     if process.poll() is not None:
@@ -175,7 +183,23 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
 async def _end(process: subprocess.Popen[bytes]) -> None:
     with trio.CancelScope(shield=True):
         process.terminate()
-        with trio.move_on_after(STOP_SECONDS):
+        with trio.move_on_after(TELL_SECONDS) as patience:
             await _ended(process)
+        if patience.cancelled_caught:
+            _tell("the private Redis, started for this command, writes its files and ends")
+            with trio.move_on_after(STOP_SECONDS - TELL_SECONDS):
+                await _ended(process)
         process.kill()
         process.wait()
+
+
+async def _tell_later(text: str) -> None:
+    await trio.sleep(TELL_SECONDS)
+    _tell(text)
+
+
+def _tell(text: str) -> None:
+    """Says on stderr what an operator waits for."""
+    with suppress(OSError):
+        sys.stderr.write(f"hashee-agent: {text}\n")
+        sys.stderr.flush()

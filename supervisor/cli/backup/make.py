@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from contextlib import nullcontext
+import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import trio
 from bus.transport.wire import RedisFailed
 from crypto.keystore import Keystore, KeystoreError, fingerprint_hex
 from supervisor.backup.counts import BackupCounts
-from supervisor.backup.envelope import BadRecipient, Lock
+from supervisor.backup.envelope import BadRecipient, Lock, Sink
 from supervisor.backup.files import keep_newest, named_in, whole_file
 from supervisor.backup.making import Making, StoreChanged, UnknownKinds
 from supervisor.backup.settings import BackupSettings
@@ -25,6 +26,33 @@ from supervisor.cli.store import REFUSALS, open_store
 from supervisor.settings.key_settings import KeySettings, read_private_keys
 
 STANDARD_OUTPUT = "-"
+
+
+TELL_SECONDS = 3.0
+"""Between two lines about how much of a large backup is written."""
+
+
+class _Telling:
+    """Passes a backup on to where it goes, and says on stderr how much of it there is."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._written_bytes = 0
+        self._told_at = time.monotonic()
+
+    def write(self, data: bytes, /) -> int:
+        """Writes; see `Sink`."""
+        written = self._sink.write(data)
+        self._written_bytes += len(data)
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            with suppress(OSError):  # a backup is worth more than a word about it
+                click.echo(f"{self._written_bytes / 1e6:.0f} MB written so far", err=True)
+        return written
+
+    def flush(self) -> None:
+        """See `Sink`."""
+        self._sink.flush()
 
 
 class _Made(NamedTuple):
@@ -106,7 +134,7 @@ async def _make(keystore: Keystore, lock: Lock, path: Path | None) -> _Made:
     async with open_store() as store:
         making = Making(store.client, store.names, keystore, store.secret)
         with nullcontext(_standard_output()) if path is None else whole_file(path) as sink:
-            counts = await making.write(lock, sink)
+            counts = await making.write(lock, _Telling(sink))
         try:
             await making.note(lock, place)
         except RedisFailed as problem:
