@@ -6,6 +6,7 @@ from pathlib import Path
 import trio
 
 from host.log_stream import LINES_LOST
+from supervisor.control.keeper_link import STACKS
 from tests.world import UP, world
 
 HANDLER = """
@@ -79,8 +80,10 @@ async def test_closed_standard_streams_are_done_without(tmp_path: Path) -> None:
         [ada] = w.people
         await ada.say(w.conversations[ada], "hello")
         await w.all_answered({ada: ["echo: hello"]})
-        for pid in (w.keeper_pid, w.supervisor_pid(), *w.worker_pids()):
+        for pid in (w.keeper_pid, *w.worker_pids()):
             assert [target(pid, number) for number in (0, 1)] == [os.devnull] * 2
+        assert target(w.supervisor_pid(), STACKS).startswith("pipe:")
+        assert target(w.supervisor_pid(), 1) == os.devnull
         assert target(w.keeper_pid, 2) == os.devnull
 
 

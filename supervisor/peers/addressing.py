@@ -1,8 +1,7 @@
 """Checks for whom an envelope may be: its version by the kind of its conversation, its `to`, and the pins (PROTOCOL §5, §5.1).
 
 Pure. A conversation's kind is the pinned one, else the frame's word, else what the signed version says; whatever the relay says
-of a conversation that is pinned must agree with the pin. `h2a` and `h2h` agree: both are of two, of the same version and one pinned person,
-so that a relay which says the wrong one once, or corrects itself, closes no conversation for good.
+of a conversation that is pinned must agree with the pin.
 """
 
 from typing import Final
@@ -30,7 +29,7 @@ def check_addressed(
         check_recipient(envelope, agent_id)
         if snapshot.kind is not None and snapshot.person != envelope.sender_id:
             raise Unreadable(Reason.NOT_FOR_US, "another person than this conversation's")
-    if snapshot.kind is not None and told is not None and (told == GROUP) != (snapshot.kind == GROUP):
+    if snapshot.kind is not None and told not in (None, snapshot.kind):
         raise Unreadable(Reason.NOT_FOR_US, "another kind than this conversation's")
 
 

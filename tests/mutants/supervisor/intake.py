@@ -17,7 +17,7 @@ INTAKE = (
         ("a_group_wants_its_version", "if (envelope.v == V1_1) != (kind == GROUP):", "if False:"),
         ("the_pinned_kind_wins", "snapshot.kind or told or", "told or snapshot.kind or"),
         ("another_person_than_the_pinned_one", "if snapshot.kind is not None and snapshot.person != envelope.sender_id:", "if False:"),
-        ("another_kind_than_the_pinned_one", "if snapshot.kind is not None and told is not None and (told == GROUP) != (snapshot.kind == GROUP):", "if False:"),
+        ("another_kind_than_the_pinned_one", "if snapshot.kind is not None and told not in (None, snapshot.kind):", "if False:"),
         ("addressed_to_the_person", "        check_recipient(envelope, agent_id)\n", ""),
         ("addressed_to_the_group", "if envelope.to == agent_id:", "if False:"),
         ("addressed_to_this_group", "envelope.to if snapshot.person is None else snapshot.person", "envelope.to"),

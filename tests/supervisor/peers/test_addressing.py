@@ -26,7 +26,6 @@ def snapshot(kind: str | None = None, person: str | None = None) -> Conversation
 
 
 UNPINNED, OF_ADA, OF_THE_GROUP = snapshot(), snapshot("h2a", ADA), snapshot("group", GROUP)
-BETWEEN_TWO = snapshot("h2h", ADA)
 
 
 def refused(told: str | None, what: Envelope, known: ConversationSnapshot) -> Reason | None:
@@ -44,8 +43,6 @@ def refused(told: str | None, what: Envelope, known: ConversationSnapshot) -> Re
         ("h2a", envelope(), OF_ADA),
         (None, envelope(), OF_ADA),
         ("of a later relay", envelope(), OF_ADA),
-        ("h2h", envelope(), OF_ADA),
-        ("h2a", envelope(), BETWEEN_TWO),
         ("group", envelope(version=V1_1, to=GROUP), UNPINNED),
         ("group", envelope(version=V1_1, to=GROUP, sender=BOB), OF_THE_GROUP),
         (None, envelope(version=V1_1, to=GROUP), UNPINNED),
@@ -62,9 +59,7 @@ def test_what_is_for_us(told: str | None, what: Envelope, known: ConversationSna
         pytest.param("h2a", envelope(to=GROUP), UNPINNED, id="to-a-group-by-a-persons-version"),
         pytest.param("h2a", envelope(sender=AGENT), UNPINNED, id="our-own"),
         pytest.param("h2a", envelope(sender=BOB), OF_ADA, id="another-person"),
-        pytest.param("group", envelope(), OF_ADA, id="the-relay-says-another-kind"),
-        pytest.param("h2h", envelope(version=V1_1, to=GROUP), OF_THE_GROUP, id="another-kind-of-a-group"),
-        pytest.param("h2a", envelope(sender=BOB), BETWEEN_TWO, id="another-person-of-two"),
+        pytest.param("h2h", envelope(), OF_ADA, id="the-relay-says-another-kind"),
         pytest.param("group", envelope(version=V1_1), UNPINNED, id="a-groups-version-to-the-agent"),
         pytest.param("group", envelope(version=V1_1, to=OTHER_GROUP), OF_THE_GROUP, id="another-group"),
         pytest.param("group", envelope(version=V1_1, to=GROUP, sender=AGENT), OF_THE_GROUP, id="our-own-in-a-group"),
