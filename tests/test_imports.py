@@ -88,11 +88,10 @@ def test_the_keeper_loads_nothing_that_deals_with_keys_or_messages() -> None:
     assert loaded.isdisjoint(KEYS_AND_MESSAGES)
 
 
-@pytest.mark.parametrize(
-    "process", ["supervisor.cli.up", "supervisor.cli.supervisor", "supervisor.cli.files", "workers.__main__"]
-)
-def test_no_process_that_stays_loads_what_it_does_not_use(process: str) -> None:
+@pytest.mark.parametrize("command", ["up", "supervisor", "files", None])
+def test_no_process_that_stays_loads_what_it_does_not_use(command: str | None) -> None:
     """By way of structlog and of redis; both can be imported later by whoever needs them."""
+    process = "workers.__main__" if command is None else f"supervisor.__main__, supervisor.cli.{command}"
     names = ("rich", "pygments", "opentelemetry")
     program = f"import sys, {process}; print(*[one for one in {names} if one in sys.modules]); import rich.console, opentelemetry.trace"
     done = subprocess.run(

@@ -129,7 +129,7 @@ async def test_what_cannot_be_asked_is_refused_before_anything_is_placed(tmp_pat
         b'{"conversation_id":"c","reminder":"digest","data":{"n":%d}}' % 2**64,
         b'{"conversation_id":"c","text":"hello","data":[-%d]}' % (2**63 + 1),
         b'{"conversation_id":"c","text":"\xff"}',
-        b'{"conversation_id":"c","card":' + b'{"a":' * 3000 + b"1" + b"}" * 3001,
+        b'{"conversation_id":"c","card":' + b'{"a":' * 30_000 + b"1" + b"}" * 30_001,  # deeper than any Python goes
         b'{"conversation_id":7}',
     ],
     ids=["over 64 bits", "under 64 bits", "no UTF-8", "deep", "another shape"],
