@@ -6,13 +6,13 @@ Ruff's own rule (PLW1514) sees only `Path(…)` written out, so calls are looked
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.sources import lines_that
+
 pytestmark = pytest.mark.pure
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("crypto", "host", "bus", "workers", "supervisor", "sandbox", "examples", "bench", "tests")
 TEMPORARY_FILES = frozenset({"NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"})
 MODES = frozenset("rwxab+t")
@@ -67,16 +67,10 @@ def calls(text: str) -> Iterator[ast.Call]:
 
 
 def test_whoever_reads_or_writes_text_says_in_which_encoding() -> None:
-    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-    assert len(paths) > 400
-    wrong = [
-        f"{path.relative_to(ROOT)}:{call.lineno}"
-        for path in paths
-        if CONCERNED.search(text := path.read_text(encoding="utf-8"))
-        for call in calls(text)
-        if leaves_it_to_the_locale(call)
-    ]
-    assert wrong == []
+    def are_wrong(text: str) -> list[int]:
+        return [call.lineno for call in calls(text) if leaves_it_to_the_locale(call)]
+
+    assert lines_that(are_wrong, FOLDERS, concerned=CONCERNED, least=400) == []
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,15 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from host.unreadable import UNREADABLE, UNWRITABLE, can_be_kept
+from tests.sources import lines_that
 
 pytestmark = pytest.mark.pure
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ("host", "bus", "workers", "supervisor")  # crypto imports nothing of ours, and names all of them itself
 ALL_OF_IT = "UNREADABLE"
 A_PART_OF_IT = re.compile(r"\bmsgspec\.(DecodeError|MsgspecError)\b")
@@ -89,15 +88,7 @@ def parts(text: str) -> list[int]:
 
 
 def test_whoever_decodes_catches_all_that_is_raised_for_what_cannot_be_read() -> None:
-    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-    assert len(paths) > 300
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}"
-        for path in paths
-        if A_PART_OF_IT.search(text := path.read_text(encoding="utf-8"))
-        for line in parts(text)
-    ]
-    assert wrong == []
+    assert lines_that(parts, FOLDERS, concerned=A_PART_OF_IT, least=300) == []
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,8 @@ class RelayState:
     def put_group_key(self, key: GroupKey) -> None:
         known = self._group_keys.get(key.group_id)
         last = 0 if known is None else known.key_version
-        if (
-            not last < key.key_version <= last + MOST_VERSIONS_AHEAD
-        ):  # or one member could leave no version for a next key
+        # Further, and one member could leave no version for a next key.
+        if not last < key.key_version <= last + MOST_VERSIONS_AHEAD:
             raise Refused(409, "KEY_VERSION", f"key versions only rise, by at most {MOST_VERSIONS_AHEAD}")
         self._put(key.group_id, key)
 

@@ -23,7 +23,7 @@ def raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-async def answered(answer: Answerer, request: Request) -> ControlAnswer:
+async def answer_despite_defects(answer: Answerer, request: Request) -> ControlAnswer:
     """Returns the answer to a request. A defect that a command meets is its answer and a line of the log: messages go on, and the command can be mended later."""
     try:
         return await answer(request)

@@ -18,7 +18,7 @@ from bus.settings.places import CONTROL_SOCKET
 from host.bounded_listener import BoundedListener
 from host.lines import Lines, UnreadableLine, json_decoder
 from host.socket_place import socket_path
-from supervisor.control.answers import Answerer, answered
+from supervisor.control.answers import Answerer, answer_despite_defects
 
 SOCKET_MODE = 0o600
 BACKLOG = 16
@@ -95,10 +95,9 @@ async def serve_control(listener: socket.socket, answer: Answerer) -> None:
             except trio.BrokenResourceError:
                 return
             except trio.Cancelled:
+                # Who sees the end and connects finds no agent, and not one that does not answer.
                 with trio.CancelScope(shield=True):
-                    await (
-                        accepting.closed.wait()
-                    )  # who sees the end and connects finds no agent, and not one that does not answer
+                    await accepting.closed.wait()
                 raise
 
     await accepting.serve(serve)
@@ -114,7 +113,7 @@ async def _serve(stream: trio.SocketStream, answer: Answerer) -> None:
             except UnreadableLine:
                 await _send(stream, UNREADABLE)
                 continue
-            await _send(stream, await answered(answer, request))
+            await _send(stream, await answer_despite_defects(answer, request))
             if request.every_seconds is not None:
                 await _repeat(stream, request, answer)
         while answered_too_long < lines.too_long:
@@ -127,7 +126,7 @@ async def _repeat(stream: trio.SocketStream, request: Request, answer: Answerer)
     assert request.every_seconds is not None  # noqa: S101 - the caller has looked
     while True:
         await trio.sleep(max(SHORTEST_EVERY_SECONDS, request.every_seconds))
-        await _send(stream, await answered(answer, request))
+        await _send(stream, await answer_despite_defects(answer, request))
 
 
 async def _send(stream: trio.SocketStream, answer: ControlAnswer) -> None:

@@ -4,7 +4,7 @@ import structlog
 import trio
 
 from bus.control.messages import ControlAnswer, Request
-from supervisor.control.answers import Answerer, answered, raw
+from supervisor.control.answers import Answerer, answer_despite_defects, raw
 from supervisor.control.control_socket import ControlTaken, control_path, listen_control, serve_control
 from supervisor.control.keeper_link import KeeperLink, NumberedRequest
 from supervisor.settings.supervisor import SupervisorSettings
@@ -31,7 +31,7 @@ class SupervisorControl:
                 nursery.start_soon(self._answer_question, keeper, await keeper.next_question())
 
     async def _answer_question(self, keeper: KeeperLink, question: NumberedRequest) -> None:
-        await keeper.answer(question.number, await answered(self.answer, question.request))
+        await keeper.answer(question.number, await answer_despite_defects(self.answer, question.request))
 
     async def serve_alone(self, settings: SupervisorSettings) -> None:
         """On a socket of its own, for a supervisor without a keeper; `status` then has no keeper in it."""
