@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from traceback import walk_tb
 
 ERRORS_OF_FORM = range(79, 94)
 """OpenSSL's X509_V_ERR_INVALID_CA to X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3: a certificate is not made as RFC 5280 says. Python looks from 3.13 on."""
@@ -65,8 +66,24 @@ def leaves_of(problem: BaseException) -> Iterator[BaseException]:
         yield problem
 
 
+WRITERS = frozenset({"click", "rich"})
+"""Packages by which a command says something."""
+
+
+def fault_of_output(problem: BaseException) -> str | None:
+    """Returns what is to be said where the terminal, file or pipe that a command's output goes to does not take it (a full disk); else None."""
+    if not isinstance(problem, OSError) or problem.filename is not None:
+        return None
+    last = next((frame for frame, _ in reversed(list(walk_tb(problem.__traceback__)))), None)
+    is_output = last is not None and str(last.f_globals.get("__name__")).partition(".")[0] in WRITERS
+    return f"the output cannot be written: {problem.strerror}" if is_output else None
+
+
 def fault_of_full_output(problem: BaseException) -> str | None:
-    """Returns what is to be said where `problem`, or one in that group, is that what a command has said found no room; else None."""
+    """Returns what is to be said where `problem`, or one in that group, is that what a command has said found no room; else None.
+
+    For the sandbox, which writes by `print` and keeps no files of its own: no frame of a traceback tells that from the write of a file.
+    """
     full = (
         leaf for leaf in leaves_of(problem) if isinstance(leaf, OSError) and leaf.errno in FULL and not leaf.filename
     )

@@ -15,8 +15,14 @@ UNWRITABLE: Final = (TypeError, ValueError, RecursionError, OverflowError)
 """What is raised for a value that has no JSON or no MessagePack: of no such type, half a surrogate, too deep, an integer of over 64 bits."""
 
 
+def json_to_keep(value: object) -> bytes:
+    """Returns the value as JSON, if it can be written into Redis too: JSON has integers of any length, MessagePack those of 64 bits. Raises UNWRITABLE."""
+    msgspec.msgpack.encode(value)
+    return msgspec.json.encode(value)
+
+
 def can_be_kept(value: object) -> bool:
-    """Returns whether a value that was read as JSON can be written into Redis: JSON has integers of any length, and MessagePack those of 64 bits."""
+    """Returns whether a value that was read as JSON can be written into Redis."""
     try:
         msgspec.msgpack.encode(value)
     except UNWRITABLE:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from sandbox.people import Person
+from supervisor.cli.ending import EXIT_OUTPUT
 from supervisor.cli.outside.queueing import EXIT_REFUSED, EXIT_TRY_AGAIN
 from tests.commands import Done, run_command
 from tests.world import World, agent, world
@@ -43,10 +45,13 @@ async def test_what_is_sent_from_a_shell_arrives_once_for_a_key_and_waits_for_an
         await conversations_are_listed_with_whose_they_are(w)
         await a_key_counts_once(w, w.conversations[ada])
         both = ("--to", w.conversations[ada], "--to", w.conversations[ben])
+        await what_stdout_does_not_take_is_queued_once_and_said_on_stderr(w, ada)
         status, receipts, _ = await send(w, *both, "--markdown", "--wait", "60", "-", text=b"*all* is well\n")
         assert status == 0
         assert {one["conversation_id"] for one in receipts} == set(w.conversations.values())
-        await w.all_answered({ada: ["echo: hello", "Deployed", "*all* is well"], ben: ["echo: hello", "*all* is well"]})
+        await w.all_answered(
+            {ada: ["echo: hello", "Deployed", "Into the void", "*all* is well"], ben: ["echo: hello", "*all* is well"]}
+        )
         await the_owners_own_program_needs_no_key(w, w.conversations[ben])
         assert (await command(w, "stop")).returncode == 0
         with pytest.raises(NotSent, match="hashee-agent up"):
@@ -167,6 +172,18 @@ async def a_key_counts_once(w: World, to: str) -> None:
     assert "Broken" not in error
     story = (await command(w, "trace", first["id"])).stdout
     assert [name for name in ("from outside", "encrypted", "acknowledged") if name not in story] == []
+
+
+async def what_stdout_does_not_take_is_queued_once_and_said_on_stderr(w: World, ada: Person) -> None:
+    words = (*PROGRAM, "send", "--to", w.conversations[ada], "--wait", "60", "Into the void")
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = await trio.run_process(words, env=w.environment, stdout=full, capture_stderr=True, check=False)
+    finally:
+        os.close(full)
+    assert done.returncode == EXIT_OUTPUT
+    assert f"holds: {w.conversations[ada]}  queued  outside:" in done.stderr.decode()
+    await w.all_answered({ada: ["echo: hello", "Deployed", "Into the void"]})
 
 
 async def the_owners_own_program_needs_no_key(w: World, to: str) -> None:

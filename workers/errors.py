@@ -24,7 +24,7 @@ class BadHandler(HandlerError):
 
 
 class BadReply(HandlerError):
-    """A reply that cannot be sent: too long, not JSON, without a type, or a key that was used before."""
+    """A reply that cannot be sent: empty, too long, not JSON, without a type, or a key that was used before."""
 
 
 class BadCard(HandlerError):

@@ -19,7 +19,7 @@ from bus.control.client import Control, ControlLine, Unanswered, Why
 from bus.control.messages import ControlAnswer, Request
 from bus.records import ulid
 from bus.records.outside import OutsideMessage, OutsideShow, Shows
-from host.unreadable import UNREADABLE, UNWRITABLE
+from host.unreadable import UNREADABLE, UNWRITABLE, json_to_keep
 from workers.errors import NotSent
 from workers.outside_stream import GrowingText
 from workers.talk.cards import Card, card_payload
@@ -140,8 +140,7 @@ def _told() -> Iterator[None]:
 
 def _request(command: str, message: OutsideMessage | OutsideShow, *, every_seconds: float | None = None) -> Request:
     try:
-        packed = msgspec.json.encode(message)
-        msgspec.msgpack.encode(message)  # which has no integers of over 64 bits
+        packed = json_to_keep(message)
     except UNWRITABLE:
         raise NotSent(
             "bad_message", "this holds something that JSON does not have, or a number of over 64 bits"

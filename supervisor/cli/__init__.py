@@ -82,4 +82,6 @@ def main() -> NoReturn:
             with suppress(OSError):
                 click.echo(f"hashee-agent: {ending.line}", err=True)
         leave(ending.status)
-    sys.exit(status if isinstance(status, int) else 0)
+    if isinstance(status, int) and status != 0:
+        leave(status)
+    sys.exit(0)

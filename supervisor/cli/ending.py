@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
-import click
-
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
 from host.log_stream import NullDeviceUnusable
-from host.reasons import FULL, fault_of_file, leaves_of, remedy_of_threads
+from host.reasons import FULL, fault_of_file, fault_of_output, leaves_of, remedy_of_threads
 from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
@@ -53,22 +51,13 @@ def ending_of(problem: BaseException) -> Ending:
     for leaf in leaves:
         if isinstance(leaf, REFUSALS):
             return Ending(EXIT_CONFIGURATION, _one_line(str(leaf)))
-    if len(leaves) == 1 and (fault := _fault_of_output(leaves[0])):
+    if len(leaves) == 1 and (fault := fault_of_output(leaves[0])):
         return Ending(EXIT_OUTPUT, fault)
     if full := next((leaf for leaf in leaves if isinstance(leaf, OSError) and leaf.errno in FULL), None):
         return Ending(EXIT_OUTPUT, fault_of_file(full))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return Ending(EXIT_INTERRUPTED, None)
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
-
-
-def _fault_of_output(problem: BaseException) -> str | None:
-    """Returns what is to be said where the terminal, file or pipe that the output goes to does not take it (a full disk); else None."""
-    if not isinstance(problem, OSError) or problem.filename is not None:
-        return None
-    frames = extract_tb(problem.__traceback__)
-    is_ours = bool(frames) and frames[-1].filename == click.utils.__file__ and frames[-1].name == click.echo.__name__
-    return f"the output cannot be written: {problem.strerror}" if is_ours else None
 
 
 def _type_and_places(problem: BaseException) -> str:

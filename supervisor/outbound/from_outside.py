@@ -372,7 +372,7 @@ def _check(message: OutsideMessage) -> None:
         return
     if message.stream_id:
         _check_stream(message.stream_id)
-    if not message.text:
+    if not message.text.strip():
         raise NotTakenIn("empty_text", "there is no text: name it, or - to read it from stdin")
     if len(message.text) > MOST_CHARACTERS:
         raise NotTakenIn(

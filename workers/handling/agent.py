@@ -272,5 +272,5 @@ def _check_policies(when_busy: str, most_waiting: int, when_full: str, texts: It
     if not 1 <= most_waiting <= MOST_WAITING_EVER:
         raise BadHandler(f"most_waiting is a number from 1 to {MOST_WAITING_EVER}, not {most_waiting!r}")
     for text in texts:
-        if text is not None and not 1 <= len(text) <= MOST_POLICY_CHARACTERS:
+        if text is not None and not 1 <= len(text.strip()) <= len(text) <= MOST_POLICY_CHARACTERS:
             raise BadHandler(f"refusal and apology have 1 to {MOST_POLICY_CHARACTERS} characters")

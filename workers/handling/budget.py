@@ -48,7 +48,7 @@ class Budget:
             number, most = getattr(self, kind), MOST_A_MINUTE if kind == "messages_per_minute" else MOST_A_DAY
             if number is not None and (type(number) is not int or not 1 <= number <= most):
                 raise BadHandler(f"Budget({kind}=…) is a whole number from 1 to {most}, not {number!r}")
-        if self.reply is not None and not 1 <= len(self.reply) <= MOST_REPLY_CHARACTERS:
+        if self.reply is not None and not 1 <= len(self.reply.strip()) <= len(self.reply) <= MOST_REPLY_CHARACTERS:
             raise BadHandler(f"Budget(reply=…) has 1 to {MOST_REPLY_CHARACTERS} characters, or is None")
 
     def counts(self, message: InboundMessage) -> bool:

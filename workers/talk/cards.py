@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_
 import msgspec
 
 from bus.records.records import Payload
-from host.unreadable import UNREADABLE, UNWRITABLE
+from host.unreadable import UNREADABLE, UNWRITABLE, json_to_keep
 from workers.errors import BadCard
 from workers.files.inbound import FormFile
 from workers.files.outgoing import File
@@ -589,10 +589,9 @@ def _mapping(what: str, value: object) -> Payload:
 def _checked(what: str, payload: Payload) -> Payload:
     """Returns a copy that is certain to be JSON and small enough. Raises BadCard."""
     try:
-        packed = msgspec.json.encode(payload)
+        packed = json_to_keep(payload)
         packed.decode()
         copy: Payload = msgspec.json.decode(packed, type=dict[str, object])
-        msgspec.msgpack.encode(copy)  # which has no integers of over 64 bits
     except (*UNREADABLE, *UNWRITABLE):
         raise BadCard(
             f"{what} holds something that JSON does not have, or a number of over 64 bits"

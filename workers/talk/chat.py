@@ -44,6 +44,7 @@ from workers.talk.payloads import (
     Quote,
     addressed,
     card_in,
+    check_says_something,
     checked_payload,
     text_payload,
     text_payloads,
@@ -166,6 +167,7 @@ class Chat:
     async def _say(self, text: str, markdown: bool, quote: Quote, mention: Mention, key: str | None) -> Sent:
         others: list[Payload] = []
         if quote is False and not mention and isinstance(text, str) and len(text) <= TEXT_LIMIT_CHARACTERS:
+            check_says_something(text)
             payload = text_payload(text, markdown=markdown)  # nearly all of them
         else:
             payload, *others = text_payloads(

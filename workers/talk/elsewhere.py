@@ -10,7 +10,14 @@ from bus.records.sent_ids import text_id
 from workers.files.outgoing import File
 from workers.talk.cards import Card
 from workers.talk.filing import Filing
-from workers.talk.payloads import TEXT_LIMIT_CHARACTERS, card_in, check_text, checked_payload, text_payload
+from workers.talk.payloads import (
+    TEXT_LIMIT_CHARACTERS,
+    card_in,
+    check_says_something,
+    check_text,
+    checked_payload,
+    text_payload,
+)
 from workers.talk.sending import Sending
 from workers.talk.sent import Sent
 from workers.talk.texts import parts_of
@@ -44,6 +51,7 @@ class Elsewhere:
             return await self._show(what, key)
         text = what
         check_text(text, most=None)
+        check_says_something(text)
         return await self._emit(
             [text_payload(part, markdown=markdown) for part in parts_of(text, TEXT_LIMIT_CHARACTERS)], key
         )

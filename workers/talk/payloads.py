@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from bus.records.records import InboundMessage, Payload, Reply, mention_of
-from host.unreadable import UNREADABLE, UNWRITABLE
+from host.unreadable import UNREADABLE, UNWRITABLE, json_to_keep
 from workers.errors import BadReply, TextTooLong
 from workers.talk.texts import parts_of
 
@@ -55,6 +55,7 @@ def text_payloads(
     """Returns the payloads of a text of any length, cut at paragraphs; the first one has what it quotes and whom it mentions. Raises BadReply."""
     check_text(text, most=None)
     first = addressed({"type": "text", "text": text}, message, quote, mention)
+    check_says_something(str(first["text"]))
     head, *others = parts_of(str(first["text"]), TEXT_LIMIT_CHARACTERS)
     return [
         {**first, **text_payload(head, markdown=markdown)},
@@ -70,8 +71,7 @@ def checked_payload(payload: Mapping[str, object]) -> Payload:
     if payload_type == "text":
         check_text(text)
     try:
-        copy: Payload = msgspec.json.decode(msgspec.json.encode(dict(payload)), type=dict[str, object])
-        msgspec.msgpack.encode(copy)  # which has no integers of over 64 bits
+        copy: Payload = msgspec.json.decode(json_to_keep(dict(payload)), type=dict[str, object])
     except (*UNREADABLE, *UNWRITABLE):
         # without the cause, which may quote the value
         raise BadReply(
@@ -109,6 +109,12 @@ def _mentioned(mention: Mention) -> Iterator[str]:
         if not isinstance(user_id, str) or not _USER_ID.fullmatch(user_id):
             raise BadReply("mention takes user ids, or messages of theirs")
         yield user_id
+
+
+def check_says_something(text: object) -> None:
+    """Checks that people see something of a text: an empty variable, or a model without an answer, makes an empty one. Raises BadReply."""
+    if isinstance(text, str) and not text.strip():
+        raise BadReply("this text is empty, or blank: send nothing where there is nothing to say, or say so in words")
 
 
 def check_text(text: object, already: int = 0, most: int | None = TEXT_LIMIT_CHARACTERS) -> None:

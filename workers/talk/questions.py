@@ -20,7 +20,7 @@ from workers.files.said import file_named
 from workers.kept.waits import QUESTION, AskedKind, Given
 from workers.talk.answers import Answer
 from workers.talk.cards import App, Approval, Form, ToolCall, card_payload, check_files
-from workers.talk.payloads import text_payload
+from workers.talk.payloads import check_says_something, text_payload
 
 MOST_MISFITS = 3
 MOST_CHOICES = 20
@@ -121,6 +121,7 @@ class Question(msgspec.Struct, frozen=True):
     def payload(self, card_id: str) -> Payload:
         """Returns the message that asks it. Raises BadReply, BadCard."""
         if isinstance(self.what, str):
+            check_says_something(self.what)
             return text_payload(self.what, markdown=False)
         return card_payload(self.what, card_id)
 

@@ -79,13 +79,10 @@ class Stream:
         self._is_open = False
         if self._show is not None:
             self._show.scope.cancel()
-        if error is None and self._parts:
+        says_something = bool("".join(self._parts).strip())
+        if error is None and says_something:
             await self._send_whole()
-        elif (
-            self._sending.was_told_to_stop
-            and "".join(self._parts).strip()
-            and not self._sending.was_emitted(self._place)
-        ):
+        elif self._sending.was_told_to_stop and says_something and not self._sending.was_emitted(self._place):
             self._end_as_stopped()
         elif self._show is not None:
             await self._sending.abort_stream()

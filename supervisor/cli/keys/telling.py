@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import click
 
 from crypto.keystore import KeystoreError
-from host.reasons import fault_of_file
+from host.reasons import fault_of_file, fault_of_output
 
 
 @contextmanager
@@ -22,4 +22,6 @@ def told(*problems: type[Exception]) -> Iterator[None]:
         place = problem.filename2 or problem.filename
         raise click.ClickException(f"{place} is there already; it is left as it is") from None
     except OSError as problem:
+        if fault_of_output(problem):  # no file of the command's: supervisor/cli/ending.py says it
+            raise
         raise click.ClickException(fault_of_file(problem)) from None

@@ -4,6 +4,7 @@ They go through the store, as the other commands do that act on it: at once wher
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 import click
@@ -17,6 +18,7 @@ from bus.steps.vault import Vault
 from bus.transport.clock import redis_ms
 from bus.transport.wire import RedisFull
 from bus.views.trace import TAKEN_BACK, Ledger
+from supervisor.cli.ending import EXIT_OUTPUT
 from supervisor.cli.keys.telling import told
 from supervisor.cli.store import REFUSALS, OpenStore, open_store
 from supervisor.outbound.from_outside import FromOutside, NotTakenIn, OutsideReceipt
@@ -107,15 +109,24 @@ async def _queue(
             status = _worse(status, EXIT_TRY_AGAIN)
         else:
             receipts.append(receipt)
-            _tell(receipt, as_json)
+            status = _worse(status, _tell(receipt, as_json))
     return receipts, status
 
 
-def _tell(receipt: OutsideReceipt, as_json: bool) -> None:
-    if as_json:
-        click.echo(msgspec.json.encode(receipt).decode())
-    else:
-        click.echo(f"{receipt.conversation_id}  {receipt.outcome}  {receipt.id}")
+def _tell(receipt: OutsideReceipt, as_json: bool) -> int:
+    """Says what became of a message; returns the exit status. Where stdout does not take it, it is said on stderr: the message is queued."""
+    line = (
+        msgspec.json.encode(receipt).decode()
+        if as_json
+        else f"{receipt.conversation_id}  {receipt.outcome}  {receipt.id}"
+    )
+    try:
+        click.echo(line)
+    except OSError as problem:
+        with suppress(OSError):
+            click.echo(f"Error: the output cannot be written: {problem.strerror}; what it says holds: {line}", err=True)
+        return EXIT_OUTPUT
+    return 0
 
 
 async def _wait(store: OpenStore, receipts: Sequence[OutsideReceipt], began_ms: int, seconds: float) -> int:

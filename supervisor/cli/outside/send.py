@@ -52,7 +52,8 @@ def send(
 
     \b
     Ends with 0 when all of it is queued (with --wait: the relay has it), 1 when some
-    of it never will be, 75 when the same command may go well in a moment.
+    of it never will be, 74 when all of it is and stdout did not take that (stderr
+    has it), 75 when the same command may go well in a moment.
     """
     if [text, artifact, reminder].count(None) != 2 or (data is not None and reminder is None):
         raise click.UsageError("name a TEXT (- for stdin), or --artifact FILE, or --reminder NAME, perhaps with --data")

@@ -9,7 +9,7 @@ SENDING = (
     *of(
         module("outbound/from_outside"), tests("supervisor/outbound/test_from_outside"),
         ("only_who_may_be_written_to", "if row is None or not Owner.decode(row).is_active:", "if row is None:"),
-        ("there_is_something_to_say", "if not message.text:", "if False:"),
+        ("there_is_something_to_say", "if not message.text.strip():", "if False:"),
         ("it_is_no_longer_than_may_be", "if len(message.text) > MOST_CHARACTERS:", "if False:"),
         ("it_is_valid_text", "        message.text.encode()\n", "        pass\n"),
         ("a_key_is_a_key", "if key is not None and not KEY.fullmatch(key):", "if False:"),

@@ -1,12 +1,19 @@
 """How a failed command ends: a refusal is found in any group, a crash shows where and never what."""
 
 import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
+import click
 import pytest
+from rich.console import Console
 
 from bus.settings.reader import SettingsError
 from supervisor.cli.ending import ending_of
+from supervisor.cli.keys.telling import told
 
 pytestmark = pytest.mark.pure
 
@@ -65,3 +72,19 @@ def test_a_module_that_cannot_be_imported_is_named() -> None:
     line = ending_of(raised(ImportError("cannot import name 'Agent'"))).line
     assert line is not None
     assert "ImportError (cannot import name 'Agent') at test_ending.py:" in line
+
+
+@pytest.mark.parametrize("say", [lambda full: click.echo("x", file=full), lambda full: Console(file=full).print("x")])
+def test_what_a_command_says_into_a_full_output_is_no_file_of_its_own(say: Callable[[TextIO], None]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        with pytest.raises(OSError, match="No space") as caught, told():
+            say(full)
+        with Path(os.devnull).open("w", encoding="utf-8") as nothing:  # which takes what is left when it is closed
+            os.dup2(nothing.fileno(), full.fileno())
+    ending = ending_of(caught.value)
+    assert (ending.status, ending.line) == (74, "the output cannot be written: No space left on device")
+
+
+def test_a_file_of_a_command_that_finds_no_room_is_told_by_its_name() -> None:
+    with pytest.raises(click.ClickException, match="a backup: No space left on device; make room"), told():
+        raise OSError(errno.ENOSPC, "No space left on device", "a backup")

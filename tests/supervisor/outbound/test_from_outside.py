@@ -158,7 +158,7 @@ async def test_what_cannot_be_sent_is_refused_by_name_and_with_the_remedy(tmp_pa
         secret = "a secret text"
         cases = {
             "unknown_conversation": (await refusal(core, secret, "nowhere"), "hashee-agent conversations"),
-            "empty_text": (await refusal(core, ""), "stdin"),
+            "empty_text": (await refusal(core, " \n"), "stdin"),
             "text_too_long": (await refusal(core, secret * 10_000), "100000 characters"),
             "bad_text": (await refusal(core, f"{secret}\udc80"), "UTF-8"),
             "bad_key": (await refusal(core, secret, key="a key"), "deploy-42"),

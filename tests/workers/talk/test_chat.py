@@ -1,5 +1,7 @@
 """What a handler sends, in a first run, a second run, and a run that was lost. With trio's clock where time matters."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -170,6 +172,29 @@ async def test_a_stream_nobody_wrote_to_and_one_left_by_an_exception_send_no_mes
         await run(agent, bus)
     assert [(place, reply.kind) for place, reply in bus.replies] == [("1:start:1", "stream_start")]
     assert bus.aborted == ["message-1"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t \n"])
+async def test_a_text_without_a_word_is_refused_where_it_is_said_and_a_stream_of_it_sends_nothing(text: str) -> None:
+    agent = Agent()
+    refused = list[str]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        for say in (chat.reply, partial(chat.reply, quote=True), chat.to("conversation-2").reply, chat.ask):
+            try:
+                await say(text)
+            except BadReply as problem:
+                refused.append(str(problem))
+        async with chat.stream() as stream:
+            await stream.write(text)
+        await chat.reply(text, mention="ben")
+
+    bus = MemoryBus()
+    await run(agent, bus)
+    assert ["empty, or blank: send nothing" in one for one in refused] == [True] * 4
+    assert [place for place, reply in bus.replies if reply.kind == "message"] == ["1"]  # the stream has the place 0
+    assert len(bus.aborted) == (1 if text else 0)
 
 
 async def test_deltas_that_redis_missed_come_with_the_next_one(autojump_clock: trio.testing.MockClock) -> None:
