@@ -48,6 +48,9 @@ DEVICES_FRESH_MS = 24 * 3600 * 1000
 DEVICES_NOTED_AGAIN_MS = 3600 * 1000
 """A fetch that found the same devices is written so often at most: each write makes a new row, and what was addressed by the old one is redone."""
 
+CLOCKS_APART_MS = 60_000
+"""So far another supervisor's clock may be ahead of ours: a list that it has just fetched is not fetched again."""
+
 UNLISTED_FETCH_SECONDS = 60.0
 """Anybody can name a device that is not listed: the list is fetched for it once in this time. The same after asking the relay in vain."""
 
@@ -245,7 +248,7 @@ class Owners:
     async def devices(self, owner: Owner) -> list[str]:
         """Returns the ids of the owner's devices; fetches them again after 24 h. Raises RestFailed if none are known."""
         listed = list(owner.grant.devices)
-        if listed and now_ms() - owner.devices_fetched_ms < DEVICES_FRESH_MS:
+        if listed and _is_younger(owner.devices_fetched_ms, DEVICES_FRESH_MS):
             return listed
         try:
             return sorted(await self.bundles(owner))
@@ -349,7 +352,7 @@ class Owners:
                 return
             fetched = msgspec.structs.replace(row, devices_fetched_ms=now_ms())
             entry = devices_seen(row.grant, devices, now_ms())
-            if entry is None and now_ms() - row.devices_fetched_ms < DEVICES_NOTED_AGAIN_MS:
+            if entry is None and _is_younger(row.devices_fetched_ms, DEVICES_NOTED_AGAIN_MS):
                 return  # written, the row would be another, and what was addressed by it made anew
             if await self._put(read, fetched, entry):
                 if entry is not None:
@@ -361,6 +364,11 @@ class Owners:
             return row is None or await self._vault.put_owner(row.owner_id, read, row.encode())
         changed = Owner(entry.grant, 0 if row is None else row.devices_fetched_ms)
         return await self._ledger.put(changed.owner_id, read, changed.encode(), entry.encode())
+
+
+def _is_younger(fetched_ms: int, than_ms: int) -> bool:
+    """Whether a list was fetched less long ago. One from when the clock was ahead is as old as can be: it would stay young until that day comes."""
+    return -CLOCKS_APART_MS <= now_ms() - fetched_ms < than_ms
 
 
 class _Told(msgspec.Struct, Generic[Answer], frozen=True):

@@ -25,8 +25,8 @@ class LeaseClock:
         self._client = client
         self._store = store
         self.lease_seconds = lease_seconds
-        self._lead_seconds = math.inf
-        """By how much Redis' clock is ahead of our monotonic one, which only counts the time that this host was awake."""
+        self._lead_seconds = (math.inf, math.inf)
+        """By how much Redis' clock is ahead of our monotonic one, which only counts the time that this host was awake: at least, at most."""
         self._jumped_at = -math.inf
         self.back_seconds = 0.0
         """How far Redis' clock was put back, until that is allowed for."""
@@ -34,20 +34,19 @@ class LeaseClock:
     async def read(self) -> int:
         """Returns Redis' time (ms), and notes a jump of its clock. Raises RedisFailed.
 
-        After a suspend, or if the clock was put forward, all leases look expired although nobody could renew.
+        After a suspend, or if the clock was put forward, all leases look expired although nobody could renew. An answer that was long under
+        way, or lay unread while we were stopped, says no more than that its clock was there meanwhile: it is taken for no jump.
         """
+        asked_at = trio.current_time()
         now_ms = await self._store.now_ms()
-        lead_seconds = now_ms / 1000 - trio.current_time()
-        if lead_seconds - self._lead_seconds > JUMP_SECONDS:
-            log.warning(
-                "reclaimer: Redis' clock has jumped, leases are given time",
-                seconds=round(lead_seconds - self._lead_seconds),
-            )
-            self._jumped_at = trio.current_time()
-        back_seconds = self._lead_seconds - lead_seconds
-        if JUMP_SECONDS < back_seconds < math.inf:
-            self.back_seconds = back_seconds
-        self._lead_seconds = lead_seconds
+        heard_at = trio.current_time()
+        (least_before, most_before), now = self._lead_seconds, now_ms / 1000
+        least, most = self._lead_seconds = now - heard_at, now - asked_at
+        if least - most_before > JUMP_SECONDS:
+            log.warning("reclaimer: Redis' clock has jumped, leases are given time", seconds=round(least - most_before))
+            self._jumped_at = heard_at
+        if JUMP_SECONDS < least_before - most < math.inf:
+            self.back_seconds = least_before - most
         return now_ms
 
     def may_judge(self) -> bool:

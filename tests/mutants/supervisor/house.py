@@ -71,9 +71,10 @@ HOUSE = (
         ("a_timer_of_another_version_is_left", "        except (NewerRecord, NoSuchTime) as error:", "        except NoSuchTime as error:"),
     ),
     *of(
-        module("recovery/lease_clock"), tests("supervisor/recovery/test_reclaimer"),
+        module("recovery/lease_clock"), tests("supervisor/recovery/test_reclaimer", "supervisor/recovery/test_lease_clock"),
         ("one_lease_of_connection", "since is not None and now - max(since, self._jumped_at) >= self.lease_seconds", "since is not None"),
         ("a_jump_gives_time", "max(since, self._jumped_at)", "since"),
+        ("a_slow_answer_is_no_jump_ahead", "least, most = self._lead_seconds = now - heard_at, now - asked_at", "least, most = self._lead_seconds = now - heard_at, now - heard_at"),
     ),
     *of(
         module("recovery/reclaimer"), tests("supervisor/recovery/test_reclaimer"),

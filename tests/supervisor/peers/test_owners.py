@@ -228,6 +228,24 @@ async def test_the_device_list_is_fetched_again_after_a_day_and_kept_when_the_re
         assert await core.owners.devices(fresh) == []
 
 
+async def test_a_list_from_when_our_clock_was_ahead_is_fetched_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as (core, ada):
+        ada.meet()
+        await core.owners.refresh()
+        assert await core.owners.devices(await found(core.owners)) == ["phone"]
+        ahead = await found(core.owners)
+        put_back = ahead.devices_fetched_ms - 30 * DEVICES_FRESH_MS
+        monkeypatch.setattr("supervisor.peers.owners.now_ms", lambda: put_back)
+        core.rest.bundles[PERSON] = [Person(core.rest, device_id="tablet", identity=ada.identity).bundle]
+        assert await core.owners.devices(ahead) == ["tablet"]
+        again = await found(core.owners)
+        assert again.devices_fetched_ms == put_back
+        assert await core.owners.devices(again) == ["tablet"]
+        assert core.rest.calls.count("devices") == 2
+
+
 async def test_an_owner_whose_devices_were_never_fetched_waits_for_the_relay(tmp_path: Path) -> None:
     async with scene(tmp_path) as (core, ada):
         ada.meet()
