@@ -85,7 +85,8 @@ class LeaseKeeper:
         """Ends the thread."""
         self._stop.set()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._thread.join, self._renew_seconds, abandon_on_cancel=True)
+            join, at_once = self._thread.join, trio.CapacityLimiter(1)  # a handler may have all threads that are shared
+            await trio.to_thread.run_sync(join, self._renew_seconds, abandon_on_cancel=True, limiter=at_once)
 
     def _run(self) -> None:
         pause_seconds = self._renew_seconds

@@ -24,6 +24,8 @@ from host.reasons import why
 RECEIVE_BYTES = 256 * 1024
 CONNECT_ANSWER_SECONDS = 5.0
 WATCH_SECONDS = 0.5
+ATTEMPTS_AT_ONCE = 4
+"""Threads in which one link is made; an attempt that was given up may hang in one. Its own, since a handler may have all that are shared."""
 
 
 class Link:
@@ -37,6 +39,7 @@ class Link:
         self._parser = hiredis.Reader(replyError=ResponseError)
         self._unsent = bytearray()
         self._has_ended = False
+        self._threads = trio.CapacityLimiter(ATTEMPTS_AT_ONCE)
         self._answer_due = math.inf
         self._is_overdue = False
         self.connects = 0
@@ -51,7 +54,9 @@ class Link:
         """Connects and loads the scripts. Raises RedisUnavailable, RedisRefused."""
         attempt = _Attempt(self._route, self._scripts)
         try:
-            made, self.client_id = await trio.to_thread.run_sync(attempt.run, abandon_on_cancel=True)
+            made, self.client_id = await trio.to_thread.run_sync(
+                attempt.run, abandon_on_cancel=True, limiter=self._threads
+            )
         except trio.Cancelled:
             attempt.abandon()
             raise

@@ -203,7 +203,8 @@ class LiveSubscriber:
         """Ends the thread."""
         self._stop.set()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS, abandon_on_cancel=True)
+            at_once = trio.CapacityLimiter(1)  # a handler may have all threads that are shared
+            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS, abandon_on_cancel=True, limiter=at_once)
 
     def _run(self) -> None:
         while not self._stop.is_set():

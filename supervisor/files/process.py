@@ -21,6 +21,7 @@ from bus.files.calls import CallFailure
 from bus.files.proofs import FilesKey
 from bus.files.refused_tls import GATE_WITH_TLS, HANDSHAKE
 from host.bounded_listener import BoundedListener
+from host.name_lookups import look_names_up_apart
 from supervisor.files.counts import CountsFile, FileCounts
 from supervisor.files.exchange import Connection, Exchange, Patience
 from supervisor.files.failures import CallFailed
@@ -95,6 +96,7 @@ class Serving:
 
 async def run_files(settings: FilesSettings, listener: socket.socket, timing: Timing | None = None) -> None:
     """Serves on a listening socket, which is taken over, until told to leave or idle for too long."""
+    look_names_up_apart()
     timing = timing or Timing()
     log = get_logger()
     counts_file = None if settings.state_dir is None else CountsFile(settings.state_dir)

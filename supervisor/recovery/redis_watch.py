@@ -90,9 +90,10 @@ class RedisWatch:
 
     async def _knock(self) -> None:
         """Makes a new connection, and notes whether Redis lets it in."""
+        at_once = trio.CapacityLimiter(1)
         while True:
             try:
-                await trio.to_thread.run_sync(self._let_in, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._let_in, abandon_on_cancel=True, limiter=at_once)
             except RedisFailed as error:
                 self._locked_out = error
             else:

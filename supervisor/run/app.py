@@ -23,6 +23,7 @@ from bus.views.conversations import Conversations
 from crypto.identity import IdentityKeys, LocalDevice
 from host.instance import Instance
 from host.log_stream import drain_streams
+from host.name_lookups import look_names_up_apart
 from host.strays import reap_strays
 from supervisor.control.answers import Stopping, raw
 from supervisor.control.keeper_link import CONNECTED, STANDBY, KeeperLink
@@ -54,6 +55,7 @@ log = structlog.get_logger()
 
 async def run_supervisor(settings: SupervisorSettings, keeper: KeeperLink | None) -> int:
     """From settings to the exit code. Without a keeper it listens and obeys signals by itself."""
+    look_names_up_apart()
     url = _redis_url(settings, keeper)
     store_secret = settings.store_key or load_store_secret(settings.state_dir)
     metrics, health, instance = Metrics(), Health(), Instance.of_this_process()

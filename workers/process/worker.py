@@ -34,6 +34,7 @@ from bus.transport.wire import RedisFailed
 from host import stacks
 from host.current_directory import current_directory
 from host.log_stream import drain_streams
+from host.name_lookups import look_names_up_apart
 from workers.handling.agent import Agent
 from workers.process.control_link import ControlLink
 from workers.process.file_way import file_way, sweep_spool
@@ -121,6 +122,7 @@ class Worker:
 
     async def run(self, agent: Agent) -> None:
         """Opens the bus, reports that it is ready, and runs jobs until told to end."""
+        look_names_up_apart()
         settings = self._settings
         self._vitals.introduce(
             consumer=settings.consumer,

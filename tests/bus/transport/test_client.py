@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from bus.transport.client import RedisClient, open_redis
-from bus.transport.readers import RedisStreamReader
+from bus.transport.leases import LeaseKeeper
+from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from bus.transport.wire import RedisRefused, RedisUnavailable
 from tests.redis_server import redis_server, running_redis
 from tests.waiting import waiting_for
@@ -241,3 +242,30 @@ async def test_a_command_that_cannot_be_packed_fails_alone(tmp_path: Path) -> No
                     nursery.start_soon(expect_refused, client)
             await expect_echo(client, "after it")
         assert client.connects == 1
+
+
+async def test_redis_is_connected_to_and_left_while_every_shared_thread_is_taken(tmp_path: Path) -> None:
+    """As by a handler's own `trio.to_thread.run_sync`, 40 times something that hangs."""
+    with running_redis(tmp_path) as server:
+        shared = trio.to_thread.current_default_thread_limiter()
+        for _ in range(int(shared.total_tokens)):
+            shared.acquire_on_behalf_of_nowait(object())
+        with waiting_for("what needs a thread", WAIT_SECONDS):
+            async with open_redis(server.url) as client:
+                await expect_echo(client, "through a thread of its own")
+                leases = LeaseKeeper(
+                    server.url,
+                    client.scripts,
+                    stream="jobs",
+                    group="g",
+                    consumer="c",
+                    interrupted="i",
+                    renew_seconds=0.1,
+                )
+                leases.start()
+                await leases.close()
+                live = LiveSubscriber(client, "live", lambda _: None, block_ms=100)
+                live.start()
+                await live.close()
+                assert not leases.is_alive
+                assert not live.is_alive

@@ -11,6 +11,12 @@ OF_THE_STORE = (
         ("no_script_is_cut_in_its_middle", "if len(names) < 2 or names.isdisjoint(WRITES):", "if True:"),
     ),
     *of(
+        "host/name_lookups.py", ("tests/host/test_name_lookups.py",),
+        ("one_name_is_asked_for_once", "if lookup is None or trio.current_time() - lookup.began_at >= JOINED_SECONDS:", "if True:"),
+        ("what_hangs_for_long_is_asked_anew", "if lookup is None or trio.current_time() - lookup.began_at >= JOINED_SECONDS:", "if lookup is None:"),
+        ("no_name_is_remembered", "                del self._under_way[asked]\n", "                pass\n"),
+    ),
+    *of(
         "bus/transport/spare_tasks.py", ("tests/bus/transport/test_spare_tasks.py",),
         ("a_task_that_waits_is_used_again", "        if self._spare:\n", "        if False:\n"),
         ("so_many_tasks_wait", "if len(self._spare) >= MOST_SPARE:", "if False:"),
