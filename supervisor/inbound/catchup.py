@@ -40,6 +40,11 @@ full a growing pause follows, which ends with that: a page would be read for not
 DEAF_AFTER_SECONDS = 180.0
 """Without progress for so long, three polls, we are not ready: what was pushed into a dying connection has not come since."""
 
+MISSED_SECONDS = 30.0
+"""What was pushed and not taken in waits for a poll; without progress for so long, twice as long as an answer may take, we are not ready: the
+conversations that it belongs to are deaf.
+"""
+
 POLLS_TO_NOWHERE = 2
 """After so many polls in a row that a page led nowhere, and none of which got on, we are not ready: waiting longer shows nothing new."""
 
@@ -109,8 +114,13 @@ class Catchup:
         """Returns the state for readiness: whether polling makes progress. A pushed message alone does not prove it."""
         now = trio.current_time()
         ago = "not caught up yet" if self._caught_up_at is None else f"caught up {now - self._caught_up_at:.0f} s ago"
-        is_ok = now - self._moved_at < DEAF_AFTER_SECONDS and self._led_nowhere < POLLS_TO_NOWHERE
-        return Check("catch-up", ok=is_ok, detail=ago + (f": {self._problem}" if self._problem else ""))
+        missed_seconds = now - max(self._polls.missed_since, self._moved_at)
+        if is_missed := missed_seconds >= MISSED_SECONDS:
+            ago += f", and messages have waited for a poll for {missed_seconds:.0f} s"
+        moves = now - self._moved_at < DEAF_AFTER_SECONDS and self._led_nowhere < POLLS_TO_NOWHERE
+        return Check(
+            "catch-up", ok=moves and not is_missed, detail=ago + (f": {self._problem}" if self._problem else "")
+        )
 
     async def run(self) -> None:
         """Polls once a minute and whenever asked, until cancelled."""
@@ -132,6 +142,7 @@ class Catchup:
             self._problem = stopped_by.value
             self._note_where_it_led(stopped_by, has_moved=self._moved_at != moved_before)
             if stopped_by is StoppedBy.PRESENT:
+                self._polls.served()
                 pause = holding_pause = self._pauses.poll_retry
                 continue
             self._inbound.unpolled.polled(has_caught_up=False)

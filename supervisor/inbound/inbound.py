@@ -154,7 +154,7 @@ class Inbound:
             self._lanes.put(frame.conversation_id, waiting, size=waiting.taken_bytes, owner=frame.sender_id)
         except LaneFull:
             self._metrics.frames_dropped.labels("lane_full").inc()
-            self._polls.ask()
+            self._polls.missed()
 
     async def poll(self, frame: MessageFrame) -> Intake | None:
         """Takes a polled frame in. Returns what became of it; None if Redis or the relay was away."""
@@ -198,10 +198,10 @@ class Inbound:
             waiting.outcome = await self._take(waiting)
         except RedisFailed:
             self._metrics.frames_dropped.labels("redis_away").inc()
-            self._polls.ask()
+            self._polls.missed()
         except RestFailed as error:
             log.warning("message: waits for the relay", message_id=frame.message_id, reason=str(error))
-            self._polls.ask()
+            self._polls.missed()
         finally:
             waiting.place.give_back()
             waiting.done.set()
@@ -217,7 +217,7 @@ class Inbound:
             self._metrics.duplicates.inc()
         elif not outcome.is_settled and waiting.incoming.source in (Source.PUSH, Source.POLL):
             self._metrics.frames_dropped.labels("hold" if outcome is Intake.NOT_NOW else "out_of_sequence").inc()
-            self._polls.ask()
+            self._polls.missed()
         if outcome.is_settled and waiting.incoming.source is Source.PUSH:
             self.unpolled.note(waiting.incoming.frame.conversation_id)
         return outcome

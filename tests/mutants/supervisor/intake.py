@@ -127,7 +127,7 @@ INTAKE = (
     ),
     *of(
         module("inbound/inbound"), tests("supervisor/inbound/test_inbound"),
-        ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._polls.ask()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
+        ("a_full_lane_is_polled_for", "self._metrics.frames_dropped.labels(\"lane_full\").inc()\n            self._polls.missed()", "self._metrics.frames_dropped.labels(\"lane_full\").inc()"),
         ("conflicts_are_bounded", "MOST_CONFLICTS = 20", "MOST_CONFLICTS = 10**9"),
         ("a_second_of_one_id_has_a_name", "if outcome is Intake.TAKEN:", "if False:"),
     ),

@@ -1,5 +1,6 @@
 """A loop over the relay's pages comes to the present, or stops by name with a pause that grows: never deaf, never in haste."""
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import trio
 import trio.testing
 
 from bus.steps.work_lease import WorkLease
-from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, Catchup, StoppedBy
+from supervisor.inbound.catchup import DEAF_AFTER_SECONDS, MISSED_SECONDS, MOST_RETRY_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.unpolled import MOST_UNPOLLED, UnpolledPushes
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.poll_wish import PollWish
@@ -41,9 +42,9 @@ def catchup_of(core: Core, rest: Rest) -> Catchup:
     )
 
 
-def catchup_alone(inbound: object) -> Catchup:
+def catchup_alone(inbound: object, polls: PollWish | None = None) -> Catchup:
     """Of which nothing is asked but of its inbound; it is to poll at once."""
-    polls = PollWish()
+    polls = polls or PollWish()
     polls.ask()
     return Catchup(None, None, rest=None, inbound=inbound, metrics=None, polls=polls, first_sync_seconds=0)  # type: ignore[arg-type]
 
@@ -350,6 +351,63 @@ async def test_a_supervisor_that_has_not_caught_up_for_long_is_not_ready_and_say
     assert check.detail == "not caught up yet: the relay does not answer"
 
 
+async def test_what_was_pushed_and_waits_for_a_poll_that_fails_is_deafness_after_half_a_minute(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever missed one push was deaf, and readiness showed nothing of it for three minutes."""
+    polls, answers = PollWish(), False
+    catchup = catchup_alone(_Inbound(), polls)
+
+    async def tried() -> StoppedBy:
+        await trio.lowlevel.checkpoint()
+        if not answers:
+            raise RestFailed("poll", 0, "no whole answer within 15 s")
+        return StoppedBy.PRESENT
+
+    monkeypatch.setattr(catchup, "poll", tried)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catchup.run)
+        await trio.sleep(2 * MISSED_SECONDS)
+        assert catchup.check().ok, "nobody waits for it"
+        polls.missed()
+        await trio.sleep(MISSED_SECONDS - 1)
+        assert catchup.check().ok
+        await trio.sleep(1)
+        check = catchup.check()
+        assert not check.ok
+        assert (
+            check.detail == "not caught up yet, and messages have waited for a poll for 30 s: the relay does not answer"
+        )
+        answers = True
+        await trio.sleep(MOST_RETRY_SECONDS + 1)
+        assert catchup.check().ok
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_missed_while_a_poll_runs_waits_for_the_next(autojump_clock: trio.testing.MockClock) -> None:
+    polls = PollWish()
+    first_at = trio.current_time()
+    polls.missed()
+    polls.begin()
+    await trio.sleep(1)
+    polls.missed()
+    polls.served()
+    assert polls.missed_since == first_at
+    polls.begin()
+    polls.ask()
+    polls.served()
+    assert polls.missed_since == math.inf
+
+
+async def test_a_push_out_of_turn_waits_for_a_poll(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (core, ada):
+        await core.push(ada.say("one"))
+        assert core.polls.missed_since == math.inf
+        ada.say("lost on its way")
+        await core.push(ada.say("three"))
+        assert core.polls.missed_since < math.inf
+
+
 async def test_pages_that_lead_nowhere_twice_in_a_row_are_not_ready_until_the_present(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,16 +463,21 @@ async def test_caught_up_is_told_as_a_time(tmp_path: Path) -> None:
         assert core.catchup.check().ok
 
 
+@pytest.mark.parametrize(
+    ("page_seconds", "was_missed"), [(DEAF_AFTER_SECONDS / 2, False), (MISSED_SECONDS * 0.6, True)]
+)
 async def test_pages_that_move_on_are_no_deafness_however_many_there_are(
-    tmp_path: Path, clock: trio.testing.MockClock
+    tmp_path: Path, clock: trio.testing.MockClock, page_seconds: float, was_missed: bool
 ) -> None:
     async with scene(tmp_path) as (core, ada):
+        if was_missed:
+            core.polls.missed()
         core.rest.page_length = 1
         core.rest.history += [recent(ada.say(payload=NOTHING_TO_DO)) for _ in range(3)]
         rest_poll, details = core.rest.poll, list[str]()
 
         async def late(cursor: str | None) -> Page:
-            clock.jump(DEAF_AFTER_SECONDS / 2)
+            clock.jump(page_seconds)
             details.append(core.catchup.check().detail)
             assert core.catchup.check().ok
             return await rest_poll(cursor)
