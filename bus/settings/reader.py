@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 SECRET_FILE_LIMIT_BYTES = 65536
+QUOTES = ("'", '"')
 Value = TypeVar("Value")
 
 
@@ -92,6 +93,10 @@ class SettingsReader:
             return parse(text)
         except Malformed as problem:
             expectation = problem.expectation or setting.expectation
+            if text[:1] == text[-1:] and text[:1] in QUOTES and len(text) > 1:
+                expectation += (
+                    "; it stands in quotes, which `docker run --env-file` and others leave there: without them"
+                )
             is_malformed = not isinstance(problem, Unusable)
             self._errors.append(SettingsError(setting.name, expectation, malformed=is_malformed))
             return None
@@ -116,7 +121,7 @@ class SettingsReader:
     def finish(self) -> None:
         if self._errors:
             first, *rest = self._errors
-            others = tuple(error.name for error in rest)
+            others = tuple(dict.fromkeys(error.name for error in rest if error.name != first.name))
             raise SettingsError(first.name, first.expectation, others, missing=first.missing, malformed=first.malformed)
 
     def credential_path(self, setting: Setting) -> Path | None:

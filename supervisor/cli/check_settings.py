@@ -14,6 +14,7 @@ from supervisor.backup.settings import BackupSettings
 from supervisor.control.control_socket import control_path
 from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.settings.files import FilesSettings
+from supervisor.settings.misspelt import misspelt
 from supervisor.settings.process_limits import ready_limits, refuse_hidden_proc
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.worker import LoneWorkerSettings
@@ -28,6 +29,8 @@ def check_settings(worker: bool, files: bool, quiet: bool) -> int:
 
     No secret is shown.
     """
+    for name, meant in () if quiet else misspelt(os.environ).items():
+        click.echo(f"hashee-agent: {name} is no setting, and changes nothing: is {meant} meant?", err=True)
     if worker or files:
         LoneWorkerSettings.from_environ(os.environ) if worker else FilesSettings.from_environ(os.environ)
         ready_limits()

@@ -4,9 +4,11 @@ A refused configuration ends with 78 and names the setting, also if it comes in 
 places are shown but not its text, since an exception's text may quote a message or a key.
 """
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
+from typing import TypeGuard
 
 from bus.settings.reader import SettingsError
 from host.embedded import ServerMissing
@@ -23,6 +25,7 @@ EXIT_CRASHED = 70  # EX_SOFTWARE
 EXIT_INTERRUPTED = 130
 EXIT_OUTPUT = 74  # EX_IOERR: what was to be said, or kept, could not be written
 PLACES_SHOWN = 8
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 REFUSALS = (
     SettingsError,
     EnvFileError,
@@ -55,9 +58,16 @@ def ending_of(problem: BaseException) -> Ending:
         return Ending(EXIT_OUTPUT, fault)
     if full := next((leaf for leaf in leaves if isinstance(leaf, OSError) and leaf.errno in FULL), None):
         return Ending(EXIT_OUTPUT, fault_of_file(full))
+    if refused := next((leaf for leaf in leaves if _is_refused_file(leaf)), None):
+        return Ending(EXIT_CONFIGURATION, fault_of_file(refused))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return Ending(EXIT_INTERRUPTED, None)
     return Ending(EXIT_CRASHED, "crashed: " + "; ".join(map(_type_and_places, leaves)))
+
+
+def _is_refused_file(problem: BaseException) -> TypeGuard[OSError]:
+    """Returns whether a named file may not be used by this user, or stands where nothing can be written."""
+    return isinstance(problem, OSError) and problem.errno in REFUSED and problem.filename is not None
 
 
 def _type_and_places(problem: BaseException) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from bus.steps.last_backup import AHEAD_MS
 from bus.transport.clock import clock_fault
+from supervisor.pool.crash_loop import KILLED_FOR
 
 MIB = 1 << 20
 KEPT_BY_HANDLERS = (("state", "state of {} conversations"), ("history", "history of {}"), ("store", "the store"))
@@ -196,7 +197,7 @@ def _workers(status: Json) -> RenderableType:
         heading += f"\nthe last reload failed, the old workers stay: {pool['reload_problem']}"
     if loop := pool["crash_loop"]:
         last = loop["last"]
-        what = " ".join(part for part in (last["exception"], last["at"]) if part)
+        what = KILLED_FOR.get(last["reason"]) or " ".join(part for part in (last["exception"], last["at"]) if part)
         heading += f"\ncrash loop: {loop['deaths']} deaths, the last one with status {last['status']} {what}".rstrip()
     table = Table(box=None, pad_edge=False, header_style="")
     for column in ("worker", "host", "pid", "state", "up", "jobs", "done", "failed", "memory", "lag"):

@@ -10,6 +10,7 @@ import signal
 import socket
 
 import click
+import structlog
 import trio
 from prometheus_client import disable_created_metrics, values
 from setproctitle import setproctitle
@@ -25,8 +26,11 @@ from supervisor.keeper.state_directory import make_private
 from supervisor.observe.logs import configure_logging
 from supervisor.run.app import run_supervisor
 from supervisor.settings.env_files import claim
+from supervisor.settings.misspelt import misspelt
 from supervisor.settings.process_limits import ready_limits, refuse_hidden_proc
 from supervisor.settings.supervisor import SupervisorSettings
+
+log = structlog.get_logger()
 
 
 @click.command(short_help="Run the supervisor alone, with its workers.")
@@ -51,6 +55,8 @@ def supervisor(
     if settings.redis_url is None and keeper_redis is None:
         raise SettingsError(REDIS_URL.name, REDIS_URL.expectation, missing=True)
     configure_logging(settings.log, "supervisor")
+    for name, meant in misspelt(os.environ).items():
+        log.warning("settings: a name is none, and changes nothing", name=name, remedy=f"is {meant} meant?")
     tune()
     if keeper_fds is None:
         ready_limits()

@@ -15,6 +15,7 @@ from setproctitle import setproctitle
 from host.log_stream import divert_stderr
 from supervisor.backup.switching import after_interruption
 from supervisor.keeper.keeper import run_keeper
+from supervisor.keeper.state_directory import refuse_unusable
 from supervisor.keeper.supervision import SupervisorArguments
 from supervisor.observe.logs import configure_logging
 from supervisor.settings.env_files import claim
@@ -39,6 +40,7 @@ def up(workers: str | None, handler: str | None, concurrency: str | None, reload
     claim(environ, {name: value for name, value in given.items() if value is not None})
     setproctitle("hashee-agent: keeper")  # early: it also overwrites what /proc shows of the environment
     settings = KeeperSettings.from_environ(environ)
+    refuse_unusable(settings.state_dir)
     after = after_interruption(settings.state_dir) if settings.state_dir.is_dir() else None
     if after is not None:
         click.echo(f"hashee-agent: {after.text}", err=True)

@@ -44,6 +44,7 @@ def look_at_agent(case: Case) -> Iterator[Finding]:
     yield _connection(status["connection"])
     yield _one_time_prekeys(status["prekeys_left"])
     yield from _signed_prekey(status.get("signed_prekey_since_ms"))
+    yield from _new_identity(status.get("identity_since_ms"))
     yield from _witness(status.get("has_witness"), status.get("witness_noted_ms"))
     yield from _pool(status["pool"])
     yield from _decisions(status["work"])
@@ -75,6 +76,14 @@ def _signed_prekey(since_ms: int | None) -> Iterator[Finding]:
     said = f"made {days:.1f} days ago; a new one comes every {period:.0f} days"
     remedy = "hashee-agent keys rotate-prekeys; docs/runbooks/prekeys-low.md"
     yield judged(SUBJECT, "signed prekey", verdict, said, remedy)
+
+
+def _new_identity(since_ms: int | None) -> Iterator[Finding]:
+    """Warns while the agent uses other identity keys than before, which may be a mistake of its settings; nothing in the other case."""
+    if since_ms is not None:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(since_ms / 1000))
+        said = f"other keys than before since {since}: people see that they have changed, and are asked to accept them"
+        yield warn(SUBJECT, "identity", said, "if that was not meant, start with the former keys; else docs/keys.md")
 
 
 def _witness(is_there: bool | None, noted_ms: int | None) -> Iterator[Finding]:

@@ -13,15 +13,26 @@ from bus.settings.spool_place import SpoolPlace, spool_place_of
 from supervisor.backup.settings import BackupSettings, recipients
 from supervisor.settings import parsers
 from supervisor.settings.backup_age import BACKUP_RECIPIENTS, backup_max_age_seconds_of
+from supervisor.settings.bounds import Bounds
 from supervisor.settings.key_settings import keystore_path
 from supervisor.settings.secrets import Secret
 from supervisor.settings.supervisor import SupervisorSettings
-from supervisor.settings.table import AGENT_TOKEN, BASE_URL, DRAIN_SECONDS, MEMORY, REDIS_MEMORY, REDIS_TRUST, STORE_KEY
+from supervisor.settings.table import (
+    AGENT_TOKEN,
+    BASE_URL,
+    DRAIN_SECONDS,
+    MEMORY,
+    REDIS_MEMORY,
+    REDIS_TRUST,
+    STORE_KEY,
+    WORKERS,
+)
 from supervisor.settings.way import Way, find_way
 
 Json = Mapping[str, Any]  # the agent's answer, in which another version may leave out or add something
 Value = TypeVar("Value")
 NO_TRUST: frozenset[str] = frozenset()
+NO_WORKERS = Bounds(0, 0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Case:
     drain_seconds: float
     backup_max_age_seconds: float
     backup_recipients: tuple[str, ...]
+    least_workers: int
     memory_bytes: int | None
     redis_memory_bytes: int | None
     has_files: bool
@@ -112,6 +124,7 @@ def read_case(environ: Mapping[str, str], problems: tuple[str, ...] = ()) -> Cas
         drain_seconds=one(lambda reader: reader.required(DRAIN_SECONDS, number(0, 3600), 0.0)) or 0.0,
         backup_max_age_seconds=one(backup_max_age_seconds_of) or 0.0,
         backup_recipients=one(lambda reader: reader.optional(BACKUP_RECIPIENTS, recipients) or ()) or (),
+        least_workers=(one(lambda reader: reader.required(WORKERS, parsers.bounds, NO_WORKERS)) or NO_WORKERS).least,
         memory_bytes=one(lambda reader: reader.optional(MEMORY, parsers.mebibytes(64))),
         redis_memory_bytes=one(lambda reader: reader.optional(REDIS_MEMORY, parsers.mebibytes(24))),
         has_files=environ.get(FILES_URL.name, "").strip() != NONE,

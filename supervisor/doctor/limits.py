@@ -15,9 +15,10 @@ from supervisor.keeper.keeper import Timings
 
 SUBJECT = "limits"
 SYSTEMCTL_SECONDS = 3.0
-LEAST_PROCESSES_BYTES = (
-    96 * MIB
-)  # keeper, supervisor and one worker without a message; each interpreter takes a third of it
+# What each holds of its own without a message, the page cache left out (2026-11-30, Python 3.11).
+KEEPER_BYTES = 24 * MIB
+SUPERVISOR_BYTES = 50 * MIB
+WORKER_BYTES = 37 * MIB  # with a handler that imports nothing of its own
 GATE_BYTES = 40 * MIB  # what the file gate adds while files pass, and for ten minutes behind the last one
 USABLE = 0.8  # a rewrite of Redis' file forks, and pages that are written meanwhile count twice
 UNIT_SECONDS = {"y": 31_557_600, "month": 2_629_800, "w": 604_800, "d": 86_400, "h": 3600, "min": 60, "s": 1, "ms": 1e-3, "us": 1e-6}  # fmt: skip
@@ -92,18 +93,24 @@ def span_seconds(text: str) -> float | None:
 
 
 def _memory(case: Case, limit: int, *, is_running: bool) -> Finding:
-    where = "the agent's control group" if is_running else "here"
+    where = "in the agent's control group" if is_running else "here"
     if case.memory_bytes is not None and case.memory_bytes > limit:
         said = f"HASHEE_MEMORY is {case.memory_bytes // MIB} MiB, and {where} {limit // MIB} MiB may be used"
         return bad(SUBJECT, "memory", said, "raise MemoryMax= (limits.memory, mem_limit), or leave HASHEE_MEMORY out")
     budgets = Budgets.of(case.memory_bytes or limit, case.redis_memory_bytes)
     redis_bytes = budgets.redis_bytes if case.redis_is_private else 0
     gate_bytes = GATE_BYTES if case.own_gate is not None and case.own_gate["pid"] else 0
-    wanted = redis_bytes + budgets.intake_bytes + LEAST_PROCESSES_BYTES + gate_bytes
+    keeper_bytes = KEEPER_BYTES if case.redis_is_private else 0  # in parts each process has a limit of its own
+    processes_bytes = keeper_bytes + SUPERVISOR_BYTES + case.least_workers * WORKER_BYTES + gate_bytes
+    filled_bytes = redis_bytes + budgets.intake_bytes
     said = (
         f"{limit // MIB} MiB may be used {where}; Redis may take {redis_bytes // MIB}, what comes in "
-        f"{budgets.intake_bytes // MIB}, the idle processes at least {LEAST_PROCESSES_BYTES // MIB}"
-        f"{f', the file gate {gate_bytes // MIB}' if gate_bytes else ''}"
+        f"{budgets.intake_bytes // MIB}, the idle processes at least {processes_bytes // MIB}"
+        f"{f', the file gate {gate_bytes // MIB} of them' if gate_bytes else ''}"
     )
-    remedy = "raise MemoryMax= (limits.memory, mem_limit), or lower HASHEE_REDIS_MEMORY; docs/deploy/memory.md"
-    return judged(SUBJECT, "memory", at_least(limit, warns=wanted / USABLE, spoils=wanted), said, remedy)
+    remedy = (
+        "raise MemoryMax= (limits.memory, mem_limit), or lower HASHEE_REDIS_MEMORY or HASHEE_WORKERS; "
+        "HASHEE_FILES_URL=none where no files are wanted; docs/deploy/memory.md"
+    )
+    verdict = at_least(limit, warns=processes_bytes + filled_bytes / USABLE, spoils=processes_bytes + filled_bytes)
+    return judged(SUBJECT, "memory", verdict, said, remedy)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 
+from host.reasons import fault_of_file
 from supervisor.doctor.case import Case
 from supervisor.doctor.findings import Finding, bad, unknown
 
@@ -35,6 +36,9 @@ class _Run:
         try:
             for finding in self._look(self._case):
                 self._found.append(finding)
+        except PermissionError as problem:
+            said = f"this user may not look: {fault_of_file(problem)}"
+            self._found.append(unknown(self._subject, "look", said, "run this as the agent's user"))
         except Exception as problem:  # noqa: BLE001 - a look that fails must not hide the others
             frame = extract_tb(problem.__traceback__)[-1]
             said = f"this look failed: {type(problem).__name__} at {Path(frame.filename).name}:{frame.lineno}"

@@ -125,6 +125,7 @@ class Catchup:
     async def run(self) -> None:
         """Polls once a minute and whenever asked, until cancelled."""
         pause = holding_pause = self._pauses.poll_retry
+        redis_trouble = ""
         while True:
             with trio.move_on_after(INTERVAL_SECONDS):
                 await self._polls.wait()
@@ -134,13 +135,17 @@ class Catchup:
             try:
                 stopped_by = await self.poll()
             except RedisFailed as error:
-                log.warning("poll: failed", reason=str(error))
+                if error.reason != redis_trouble:  # which lasts, while this is tried each second
+                    log.warning("poll: failed", reason=str(error))
+                redis_trouble = error.reason
                 stopped_by = StoppedBy.REDIS
             except RestFailed as error:
                 log.warning("poll: failed", reason=str(error))
                 stopped_by, at_least = StoppedBy.FAILED, error.retry_after_seconds
             self._problem = stopped_by.value
             self._note_where_it_led(stopped_by, has_moved=self._moved_at != moved_before)
+            if stopped_by is not StoppedBy.REDIS:
+                redis_trouble = ""
             if stopped_by is StoppedBy.PRESENT:
                 self._polls.served()
                 pause = holding_pause = self._pauses.poll_retry

@@ -15,6 +15,7 @@ from pathlib import Path
 from bus.settings.reader import SettingsError
 from bus.settings.shared import STATE_DIR
 from host.own_folder import fault_of_own_folder
+from host.redis_folder import DATA_FOLDER
 from supervisor.settings.table import HTTP_HOST, HTTP_PORT
 
 LOCK_NAME = "lock"
@@ -62,6 +63,10 @@ def refuse_unusable(path: Path) -> None:
     fault = fault_of_own_folder(path)
     if fault is not None:
         raise unusable(fault)
+    for one in (path / name for name in (LOCK_NAME, DATA_FOLDER)):
+        if os.path.lexists(one) and not os.access(one, os.R_OK | os.W_OK):
+            whose = f"{one} belongs to uid {one.lstat().st_uid}, and this process is uid {os.geteuid()}"
+            raise unusable(f"{whose}, as after a start by root: chown -R {os.geteuid()} {path}")
 
 
 def _mode(path: Path) -> int:

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from supervisor.pool.process import WorkerExit
+from supervisor.pool.process import ExitReason, WorkerExit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,14 @@ class CrashLoopLimits:
     quiet_seconds: float = 60.0
 
 
+KILLED_FOR = {
+    ExitReason.MEMORY.value: "killed by us: it held more than HASHEE_WORKER_MEMORY",
+    ExitReason.OVERRUN.value: "killed by us: a job ran for longer than HASHEE_JOB_SECONDS",
+    ExitReason.SILENT.value: "killed by us: it hung, its stacks are in the log",
+    ExitReason.SLOW_START.value: "killed by us: its imports did not end, its stacks are in the log",
+}
+
+
 @dataclass(frozen=True)
 class Death:
     """What is known of one death, for people: exit status, reason, exception type and `file.py:12`; empty where it is not known."""
@@ -24,8 +32,15 @@ class Death:
     exception: str
     at: str
 
+    @property
+    def cause(self) -> str:
+        """Returns why, in words: what we have ended it for, else what it died of and where; empty where neither is known."""
+        if said := KILLED_FOR.get(self.reason):
+            return said
+        return " ".join(part for part in (self.exception, self.at and f"at {self.at}") if part)
+
     def __str__(self) -> str:
-        what = " ".join(part for part in (self.exception, self.at and f"at {self.at}") if part)
+        what = self.cause
         return f"status {self.status}" + (f" ({what})" if what else "")
 
 

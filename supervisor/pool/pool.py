@@ -302,7 +302,7 @@ class Pool:
                     "worker: cannot use the handler",
                     handler=life.order.handler,
                     exception=message.exception,
-                    at=f"{message.file}:{message.line}",
+                    at=f"{message.file}:{message.line}" if message.file else "",
                     error=message.last_line,
                 )
 

@@ -102,6 +102,15 @@ class WorkerExit:
     at: str = ""
     last_words: tuple[str, ...] = ()
 
+    @property
+    def is_strike(self) -> bool:
+        """Whether it counts against what it was running (DESIGN rule 8): it died by itself, or grew beyond what it may hold.
+
+        The kernel ends a process for its memory in the first way, we in the second: a message that does it to every worker may not
+        do it twenty times. What hangs may hang for want of a processor, and is none.
+        """
+        return self.abnormal or self.reason is ExitReason.MEMORY
+
 
 class WorkerProcess:
     """Made by the pool, one for each process start."""

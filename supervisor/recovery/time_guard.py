@@ -76,6 +76,7 @@ class TimeGuard:
         """Called when Redis went back: its cursor did too, so the relay is polled again from there."""
         self._seen: Seen | None = Seen()
         self._noted = Seen()
+        self._unwritten = ""
         self._has_begun = False
         self._looking = trio.Lock()
         self._server = ServerIdentity()
@@ -226,9 +227,18 @@ class TimeGuard:
         try:
             await trio.to_thread.run_sync(_write, self._file, now)
         except OSError as error:
-            log.error("state directory: cannot be written", reason=fault_of_file(error, FILE))
+            self._tell_unwritten(fault_of_file(error, FILE))
         else:
             self._noted = now
+            self._tell_unwritten("")
+
+    def _tell_unwritten(self, why: str) -> None:
+        """Says once why the note cannot be written, and that it is again: a log that is told each second fills the same disk."""
+        if why and why != self._unwritten:
+            log.error("state directory: cannot be written", reason=why)
+        elif self._unwritten and not why:
+            log.info("state directory: is written again")
+        self._unwritten = why
 
 
 def open_guard(

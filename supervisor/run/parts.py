@@ -164,4 +164,4 @@ class Parts:
 
     async def _on_worker_death(self, exited: WorkerExit) -> None:
         overran = frozenset(job.entry_id for job in exited.overdue)
-        await self.core.reclaimer.worker_died(exited.consumer, by_itself=exited.abnormal, overran=overran)
+        await self.core.reclaimer.worker_died(exited.consumer, by_itself=exited.is_strike, overran=overran)

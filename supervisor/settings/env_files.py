@@ -74,7 +74,7 @@ def _note(environ: MutableMapping[str, str], where: str, separator: str, more: I
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = _read(path).decode()
+        text = _read(path).decode("utf-8-sig")  # editors of Windows put a mark at its beginning
     except OSError as problem:
         raise EnvFileError(f"{path} cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError:

@@ -37,7 +37,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
     "it reads what an owner wrote or finds what the machine has: tables of cases hold it, one for each branch": (
         *("bus/settings/reader.py", "bus/settings/shared.py", "bus/settings/llm.py", "bus/settings/redis_url.py", "bus/settings/url_parts.py", "bus/settings/files_place.py", "supervisor/settings/files.py", "host/entrance.py"),
         *("host/reasons.py", "supervisor/settings/supervisor.py", "supervisor/settings/worker.py", "bus/settings/places.py", "supervisor/settings/env_files.py"),
-        *("supervisor/settings/manifest.py",),
+        *("supervisor/settings/manifest.py", "supervisor/settings/misspelt.py"),
         *("supervisor/settings/parsers.py", "supervisor/settings/key_settings.py", "host/code_place.py"),
         *("supervisor/keeper/state_directory.py", "bus/settings/state_place.py", "host/private_files.py"),
         *("supervisor/settings/keystore_files.py", "supervisor/settings/secrets.py", "supervisor/store/access.py"),

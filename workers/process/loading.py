@@ -9,6 +9,8 @@ import importlib
 import sys
 from pathlib import Path
 
+import msgspec
+
 from bus.records.control import StartFailed
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from workers.handling.agent import Agent
@@ -37,7 +39,11 @@ def load_agent(handler: str, directory: Path) -> Agent:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
         # if the innermost line is ours, the module itself was not found
-        raise CannotLoad(report_of(error, directory, "import", ours=__file__)) from None
+        report = report_of(error, directory, "import", ours=__file__)
+        if isinstance(error, ModuleNotFoundError) and not report.file:
+            where = f"in {directory}, where this was started, and it is not installed"
+            report = msgspec.structs.replace(report, last_line=f"there is no module {error.name} {where}")
+        raise CannotLoad(report) from None
     file = getattr(module, "__file__", None) or module_name
     agent = getattr(module, attribute, None)
     if agent is None:

@@ -88,3 +88,12 @@ def test_what_a_command_says_into_a_full_output_is_no_file_of_its_own(say: Calla
 def test_a_file_of_a_command_that_finds_no_room_is_told_by_its_name() -> None:
     with pytest.raises(click.ClickException, match="a backup: No space left on device; make room"), told():
         raise OSError(errno.ENOSPC, "No space left on device", "a backup")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_that_this_user_may_not_use_is_a_refusal_that_names_it(number: int) -> None:
+    ending = ending_of(ExceptionGroup("group", [raised(OSError(number, os.strerror(number), "/state/redis"))]))
+    assert ending.status == 78
+    assert ending.line is not None
+    assert ending.line.startswith(f"/state/redis: {os.strerror(number)}; ")
+    assert ending_of(raised(OSError(number, os.strerror(number)))).status == 70

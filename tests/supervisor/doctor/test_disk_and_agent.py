@@ -91,6 +91,12 @@ def test_each_thing_that_is_wrong_is_told_with_its_runbook(tmp_path: Path) -> No
     assert agent(tmp_path, work=None)["agent: what waits"].verdict == "unknown"
 
 
+def test_other_keys_than_before_are_a_warning_as_long_as_status_says_so(tmp_path: Path) -> None:
+    assert "agent: identity" not in agent(tmp_path, identity_since_ms=None)
+    finding = agent(tmp_path, identity_since_ms=1_000)["agent: identity"]
+    assert (finding.verdict, "former keys" in finding.remedy) == ("warn", True)
+
+
 def test_no_agent_is_unknown_and_a_keeper_without_supervisor_is_bad(tmp_path: Path) -> None:
     assert verdicts(look_at_agent(case_of(tmp_path))) == {"agent: running": "unknown"}
     lonely = {"keeper": {"pid": 1}, "supervisor": None, "problem": "the supervisor does not answer"}

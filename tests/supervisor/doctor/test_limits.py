@@ -114,9 +114,13 @@ def test_times_as_systemd_writes_them() -> None:
     [
         (512, {}, "ok"),
         (256, {}, "ok"),
-        (150, {}, "warn"),
-        (100, {}, "bad"),
-        (512, {"HASHEE_REDIS_MEMORY": "300"}, "warn"),
+        (220, {}, "ok"),
+        (205, {}, "warn"),
+        (190, {}, "bad"),
+        (205, {"HASHEE_WORKERS": "1"}, "ok"),
+        (512, {"HASHEE_WORKERS": "4:8"}, "ok"),
+        (512, {"HASHEE_WORKERS": "10"}, "bad"),
+        (512, {"HASHEE_REDIS_MEMORY": "250"}, "warn"),
         (512, {"HASHEE_REDIS_MEMORY": "400"}, "bad"),
         (512, {"HASHEE_MEMORY": "1024"}, "bad"),
         (512, {"HASHEE_REDIS_URL": "redis://h", "HASHEE_STORE_KEY": STORE_KEY, "HASHEE_REDIS_MEMORY": "400"}, "ok"),
@@ -139,7 +143,7 @@ def test_memory_that_does_not_suffice_for_what_was_promised(
 def test_a_file_gate_that_runs_counts_with_the_processes(proc: Path) -> None:
     file = proc.parent / "agent/memory.max"
     file.parent.mkdir(parents=True)
-    file.write_text(f"{220 * MIB}\n", encoding="ascii")
+    file.write_text(f"{256 * MIB}\n", encoding="ascii")
     (proc / str(PID) / "cgroup").write_text("0::/agent\n", encoding="ascii")
     for pid, verdict in ((0, "ok"), (7, "warn")):
         keeper = {"files": {"url": "unix:///files.sock", "pid": pid, "deaths": 0}}

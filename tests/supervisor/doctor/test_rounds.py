@@ -28,7 +28,12 @@ def test_what_hangs_and_what_fails_are_findings_beside_the_others(tmp_path: Path
     def works(_case: Case) -> Iterator[Finding]:
         yield ok("files", "all", "well")
 
-    found = examine(case_of(tmp_path), {"disk": hangs, "redis": fails, "files": works}, limit_seconds=0.05)
+    def may_not(_case: Case) -> Iterator[Finding]:
+        yield from ()
+        raise PermissionError(13, "Permission denied", "/state/redis")
+
+    looks = {"disk": hangs, "redis": fails, "files": works, "spool": may_not}
+    found = examine(case_of(tmp_path), looks, limit_seconds=0.05)
     released.set()
     assert [(one.subject, one.name, one.verdict.value) for one in found] == [
         ("disk", "first", "ok"),
@@ -36,7 +41,9 @@ def test_what_hangs_and_what_fails_are_findings_beside_the_others(tmp_path: Path
         ("redis", "first", "ok"),
         ("redis", "look", "unknown"),
         ("files", "all", "ok"),
+        ("spool", "look", "unknown"),
     ]
+    assert found[5].said.startswith("this user may not look: /state/redis: Permission denied")
     assert "ZeroDivisionError at test_rounds.py:" in found[3].said
     assert "secret" not in found[3].said
 

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
+from bus.transport.wire import RedisFull, RedisUnavailable
 from crypto.envelope import Envelope
 from supervisor.inbound.catchup import INTERVAL_SECONDS, Catchup, StoppedBy
 from supervisor.inbound.incoming import Incoming
@@ -300,3 +302,30 @@ async def test_the_relay_says_when_to_poll_again(
     with trio.move_on_after(50):
         await catchup.run()
     assert asked_at == [0, 20, 40]
+
+
+async def test_a_redis_that_refuses_for_long_is_said_once_until_it_is_another_reason_or_well(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk refuses each second, and the log is on it too."""
+    left = [*([RedisFull("OOM")] * 3), *([RedisUnavailable("gone")] * 3), None, RedisUnavailable("gone")]
+
+    async def refuse() -> StoppedBy:
+        await trio.lowlevel.checkpoint()
+        problem = left.pop(0) if left else None
+        if problem is None:
+            return StoppedBy.NOT_TAKEN
+        raise problem
+
+    async def no_pause() -> None:
+        await trio.lowlevel.checkpoint()
+
+    polls = PollWish()
+    inbound = SimpleNamespace(unpolled=UnpolledPushes(polls), wait_while_paused=no_pause)
+    polls.ask()
+    catchup = Catchup(None, None, rest=None, inbound=inbound, metrics=None, polls=polls, first_sync_seconds=0)  # type: ignore[arg-type]
+    monkeypatch.setattr(catchup, "poll", refuse)
+    with capture_logs() as said, trio.move_on_after(60):
+        await catchup.run()
+    assert not left
+    assert [line["reason"] for line in said if line["event"] == "poll: failed"] == ["OOM", "gone", "gone"]

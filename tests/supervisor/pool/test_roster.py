@@ -7,7 +7,7 @@ import pytest
 
 from bus.records.control import Heartbeat, RunningJob, StartFailed
 from supervisor.pool.autoscale import AutoscaleTimes
-from supervisor.pool.crash_loop import CrashLoopLimits
+from supervisor.pool.crash_loop import CrashLoopLimits, death_of
 from supervisor.pool.places import Life, Place
 from supervisor.pool.pool_settings import PoolSettings
 from supervisor.pool.process import ExitReason, Stage, WorkerExit, WorkerProcess
@@ -222,3 +222,34 @@ def test_one_whose_successor_does_not_come_up_rests() -> None:
     assert roster.worn(roster.places[1], 100.0) is Worn.JOBS
     roster.rest(life, 100.0)
     assert [roster.worn(roster.places[1], now) for now in (131.9, 132.0)] == [None, Worn.JOBS]
+
+
+@pytest.mark.parametrize(
+    ("reason", "abnormal", "is_strike", "said"),
+    [
+        (ExitReason.CRASHED, True, True, "status -9 (SIGKILL)"),
+        (ExitReason.MEMORY, False, True, "HASHEE_WORKER_MEMORY"),
+        (ExitReason.OVERRUN, False, False, "HASHEE_JOB_SECONDS"),
+        (ExitReason.SILENT, False, False, "its stacks are in the log"),
+        (ExitReason.SLOW_START, False, False, "its imports did not end"),
+        (ExitReason.DRAINED, False, False, "status -9 (SIGKILL)"),
+    ],
+)
+def test_what_a_worker_was_ended_for_is_said_and_too_much_memory_is_a_strike(
+    reason: ExitReason, abnormal: bool, is_strike: bool, said: str
+) -> None:
+    exited = WorkerExit(
+        consumer="w",
+        pid=1,
+        returncode=-9,
+        stage=Stage.KILLED,
+        reason=reason,
+        abnormal=abnormal,
+        running=(),
+        overdue=(),
+        failure=None,
+        ready_seconds=0.0,
+        exception="SIGKILL",
+    )
+    assert exited.is_strike is is_strike
+    assert said in str(death_of(exited))

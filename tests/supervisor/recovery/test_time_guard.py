@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from bus.steps.write_count import FEWEST_IDS
 from bus.transport.wire import RedisUnavailable
@@ -179,6 +180,21 @@ async def test_what_was_decided_before_a_reconnect_does_not_run_after_it(tmp_pat
             ):
                 await decided.command("INCR", "counter")
             assert await core.client.command("GET", "counter") == b"1"
+
+
+async def test_a_note_that_cannot_be_written_is_said_once_and_so_is_that_it_is_again(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        async with open_core(server.url, FakeRest()) as core:
+            note = tmp_path / time_guard.FILE
+            note.mkdir()
+            with capture_logs() as said:
+                for _ in range(3):
+                    await core.guard.look_again()
+                note.rmdir()
+                await core.guard.look_again()
+            told = [line["event"] for line in said if line["event"].startswith("state directory")]
+            assert told == ["state directory: cannot be written", "state directory: is written again"]
+            assert note.is_file()
 
 
 async def test_two_supervisors_that_notice_the_same_raise_once(tmp_path: Path) -> None:

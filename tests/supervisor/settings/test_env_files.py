@@ -40,6 +40,12 @@ def test_a_line_is_read(tmp_path: Path, line: str, value: str) -> None:
     assert read_env_file(env_file(tmp_path, f"# a comment\n\n{line}\n")) == {"NAME": value}
 
 
+def test_what_an_editor_of_windows_has_saved_is_read(tmp_path: Path) -> None:
+    path = env_file(tmp_path, "")
+    path.write_bytes(b"\xef\xbb\xbfNAME=value\r\nOTHER='two words'\r\n")
+    assert read_env_file(path) == {"NAME": "value", "OTHER": "two words"}
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -11,6 +11,7 @@ from bus.settings.reader import SettingsError
 from bus.settings.shared import default_handler
 from supervisor.settings.bounds import Bounds
 from supervisor.settings.keeper import KeeperSettings, http_address
+from supervisor.settings.misspelt import misspelt
 from supervisor.settings.secrets import Secret, StoreSecretDamaged, load_or_make_store_secret
 from supervisor.settings.supervisor import SupervisorSettings
 from supervisor.settings.table import ALL_SETTINGS
@@ -93,6 +94,28 @@ def test_every_fault_of_one_start_is_named_in_the_one_line() -> None:
     error = refusal(HASHEE_AGENT_TOKEN="", HASHEE_WORKERS="x", HASHEE_LOG_LEVEL="x")
     assert error.name == "HASHEE_AGENT_TOKEN"
     assert str(error).endswith("(and 2 more: HASHEE_WORKERS, HASHEE_LOG_LEVEL)")
+
+
+def test_a_fault_that_is_found_twice_is_named_once() -> None:
+    assert "more" not in str(refusal(HASHEE_STATE_DIR="~/state"))
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_value_that_came_with_its_quotes_is_refused_with_what_helps(quote: str) -> None:
+    error = refusal(HASHEE_AGENT_TOKEN=f"{quote}{TOKEN}{quote}")
+    assert "it stands in quotes" in str(error)
+    assert TOKEN not in str(error)
+
+
+def test_a_name_that_is_nearly_a_setting_is_found_and_an_owners_own_is_left() -> None:
+    wrong = {
+        "HASHEE_WORKER": "HASHEE_WORKERS",
+        "HASHEE_LOGLEVEL": "HASHEE_LOG_LEVEL",
+        "hashee_workers": "HASHEE_WORKERS",
+    }
+    own = ("HASHEE_DATABASE_URL", "HASHEE_SHOP_KEY", "HASHEE_REDIS_PORT", "HASHEE_WORKER_NAME", "WORKERS", "PATH")
+    settings = {one.name for one in ALL_SETTINGS} | {"HASHEE_AGENT_TOKEN_FILE"}
+    assert misspelt({*wrong, *own, *settings}) == wrong
 
 
 def test_a_secret_comes_from_the_variable_then_its_file_then_the_credential(tmp_path: Path) -> None:

@@ -137,6 +137,16 @@ def test_a_mounted_directory_of_roots_is_refused_with_the_chown_that_helps(reach
 
 
 @as_root
+@pytest.mark.parametrize("name", ["lock", "redis"])
+def test_what_a_start_by_root_left_in_it_is_refused_with_the_chown_that_helps(reachable: Path, name: str) -> None:
+    given = lent(reachable / "given", 0o700, owner=USER)
+    (given / name).touch(mode=0o600)
+    said = refused(given)
+    assert f"{given / name} belongs to uid 0, and this process is uid {USER}" in said
+    assert f"chown -R {USER} {given}" in said
+
+
+@as_root
 def test_one_that_cannot_be_made_is_refused_with_what_helps(reachable: Path) -> None:
     parent = lent(reachable / "parent", 0o755, group=0)
     assert f"make {parent / 'a' / 'b'} and chown it to {USER}" in refused(parent / "a" / "b")
