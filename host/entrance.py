@@ -8,6 +8,7 @@ directory; a worker itself reports what is in its handler's way (workers/process
 
 import gc
 import io
+import os
 import sys
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
@@ -47,8 +48,25 @@ def refuse_shadows(directory: Path, installed: Path = INSTALLED, remedy: str = "
             raise PackageShadowed(name, directory / name if (directory / name).is_dir() else path, remedy)
 
 
+def open_standard_streams() -> None:
+    """Opens /dev/null as descriptor 0, 1 or 2 where that is closed, or the next file or socket would take its number.
+
+    An import may be the first to take one: libffi, which ctypes loads, keeps its own file open (from 3.4 on, where Python uses the system's).
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.set_inheritable(descriptor, True)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def enter() -> None:
     """Ends the process with 78 and one line on stderr if an owner's file hides one of our packages."""
+    open_standard_streams()
     gc.set_threshold(GARBAGE_OBJECTS_OF_A_START)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(

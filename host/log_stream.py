@@ -266,22 +266,6 @@ def _queues() -> list[LogQueue]:
     return [queue for stream in streams if (queue := queue_of(stream)) is not None]
 
 
-def open_standard_streams() -> None:
-    """Opens /dev/null as descriptor 0, 1 or 2 where that is closed, or the next file or socket would take its number.
-
-    Call it before anything else is opened.
-    """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
-            os.set_inheritable(descriptor, True)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
 def leave(status: int) -> NoReturn:
     """Ends with this status, also where a stream still holds what cannot be written: Python would make 120 of it."""
     for stream in (sys.stdout, sys.stderr):

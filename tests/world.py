@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import sys
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import trio
@@ -21,6 +21,7 @@ from bus.records.keys import Keys
 from sandbox.api import RelayApi
 from sandbox.children import SandboxProcess, relay_process, running
 from sandbox.people import Person, connected, make_person
+from tests.http_page import page_at
 from tests.waiting import said_of, waiting_for
 
 READY_SECONDS = 60.0
@@ -95,15 +96,15 @@ class World:
                 await trio.sleep(0.02)
 
     async def until_ready(self) -> None:
-        await self.until(lambda: _get(self.http_url + "/readyz") is not None)
+        await self.until(lambda: page_at(self.http_url + "/readyz")[0] == HTTPStatus.OK)
 
     @property
     def http_url(self) -> str:
         return f"http://127.0.0.1:{self.environment['HASHEE_HTTP_PORT']}"
 
     def page(self, path: str) -> str:
-        text = _get(self.http_url + path)
-        assert text is not None, "the status page does not answer"
+        status, text = page_at(self.http_url + path)
+        assert status == HTTPStatus.OK, "the status page does not answer"
         return text
 
     async def all_answered(self, expected: dict[Person, list[str]], seconds: float = ANSWER_SECONDS) -> None:
@@ -199,15 +200,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _get(url: str) -> str | None:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback
-            text: str = answer.read().decode()
-            return text
-    except OSError:
-        return None
 
 
 def _command_line(pid: int) -> bytes:

@@ -18,7 +18,6 @@ from bus.settings.reader import SettingsError
 from bus.steps.seal import StoreSealed
 from host import parent_death
 from host.current_directory import current_directory
-from host.log_stream import open_standard_streams
 from host.tuning import tune
 from workers.errors import CannotStart
 from workers.process.control_link import ControlLink
@@ -37,7 +36,6 @@ LAST_WORDS_SECONDS = 2.0
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the worker; returns the process' exit code."""
-    open_standard_streams()
     options = parse_options(arguments)
     if options.parent_pid is not None:
         parent_death.die_with_parent(options.parent_pid)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from host.log_stream import check_null_device, leave, open_standard_streams
+from host.log_stream import check_null_device, leave
 from supervisor.cli.ending import EXIT_INTERRUPTED, ending_of
 from supervisor.cli.lazy import LazyGroup
 
@@ -66,7 +66,6 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Runs the console script."""
-    open_standard_streams()
     try:
         check_null_device()
         status = cli.main(standalone_mode=False)

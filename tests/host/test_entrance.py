@@ -3,6 +3,7 @@
 The commands are run in it as people do: by the console script and by `python -m`.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from tests.supervisor.settings.environment import process_environ
 SCRIPT = str(Path(sys.executable).with_name("hashee-agent"))
 MODULE = (sys.executable, "-m", "supervisor")
 BY_MODULE = [(sys.executable, "-m", name) for name in ("supervisor", "sandbox", "workers")]
-OF_OTHERS = ("click", "trio", "redis", "rich", "msgspec", "structlog", "httpx2", "json", "logging", "sandbox")
+LIBRARIES = ("click", "trio", "redis", "rich", "msgspec", "structlog", "httpx2")
+OF_OTHERS = (*LIBRARIES, "json", "logging", "sandbox")
 
 
 def run(*command: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -73,6 +75,20 @@ def test_files_with_the_names_of_libraries_and_of_the_sandbox_hide_nothing_from_
     for command in ((SCRIPT, "version"), (*MODULE, "version"), (SCRIPT, "sandbox", "relay", "--help")):
         done = run(*command, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [(SCRIPT,), *BY_MODULE], ids=lambda command: command[-1].rpartition("/")[2])
+def test_closed_standard_streams_are_open_before_a_library_could_take_their_number(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """As libffi does, which ctypes loads: it keeps its own file open."""
+    (folder := tmp_path / "libraries").mkdir()
+    opens = "import os, sys\nos._exit(os.open(sys.executable, os.O_RDONLY))\n"
+    for name in LIBRARIES:
+        (folder / f"{name}.py").write_text(opens, encoding="utf-8")
+    closed = ("/bin/sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-')
+    done = run(*closed, *command, "--help", cwd=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{folder}")
+    assert done.returncode >= 3
 
 
 @pytest.mark.long

@@ -229,7 +229,7 @@ def test_a_long_line_at_the_end_waits_for_nobody_even_if_its_beginning_has_room(
 
 
 def program(text: str, **streams: int) -> subprocess.Popen[bytes]:
-    start = "from host.log_stream import *; import os, sys; open_standard_streams(); divert_stderr(); divert_stdout(); "
+    start = "from host.log_stream import *; import os, sys; divert_stderr(); divert_stdout(); "
     return subprocess.Popen([sys.executable, "-c", start + text], cwd=ROOT, **streams)  # type: ignore[call-overload,no-any-return]
 
 
@@ -260,7 +260,7 @@ def test_the_child_of_a_fork_is_heard_too() -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_dev_null_so_that_no_file_gets_their_number(closed: str, tmp_path: Path) -> None:
     text = (
-        "from host.log_stream import *; open_standard_streams(); divert_stderr(); import sys; "
+        "from host.entrance import open_standard_streams; from host.log_stream import *; open_standard_streams(); divert_stderr(); import sys; "
         f"number = open({str(tmp_path / 'file')!r}, 'w').fileno(); print('to nobody', file=sys.stderr); "
         "print('out'); print(len(sys.stdin.readline()), file=sys.stderr); sys.exit(number)"
     )

@@ -3,8 +3,6 @@
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +11,7 @@ import trio
 from supervisor.observe.health import Check, Health
 from supervisor.observe.http import start_http
 from supervisor.observe.metrics import Metrics
+from tests.http_page import page_at
 from tests.waiting import waiting_for
 
 WAIT_SECONDS = 5.0
@@ -30,12 +29,7 @@ class Probes:
 
     def get(self, path: str) -> tuple[int, str]:
         """Blocking: the loop does not turn meanwhile."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=WAIT_SECONDS) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return page_at(f"http://127.0.0.1:{self.port}{path}", seconds=WAIT_SECONDS)
 
     async def get_soon(self, path: str) -> tuple[int, str]:
         """While the loop turns."""

@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import pytest
 import trio
 
 from tests.commands import run_command
+from tests.http_page import page_at
 from tests.supervisor.pool.builders import is_gone
 from tests.waiting import waiting_for
 from tests.world import UP, World, world
@@ -247,13 +246,7 @@ async def test_a_crash_loop_is_shown_in_readyz_status_metrics_and_log(tmp_path: 
 
 def readyz(agent: World) -> str:
     """Also when it is not ready."""
-    try:
-        with urllib.request.urlopen(f"{agent.http_url}/readyz", timeout=2) as answer:  # noqa: S310 - loopback
-            text: str = answer.read().decode()
-            return text
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.read().decode()
+    return page_at(f"{agent.http_url}/readyz")[1]
 
 
 async def test_a_reload_reads_the_settings_file_again_and_ctrl_c_says_what_it_waits_for(tmp_path: Path) -> None:

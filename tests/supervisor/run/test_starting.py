@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 import trio
 
 from sandbox.children import SandboxProcess, running
+from tests.http_page import page_at
 from tests.redis_server import RedisServer, server_binary
 from tests.supervisor.keeper.running import running_keeper
 from tests.supervisor.settings.environment import STORE_KEY, process_environ
@@ -35,15 +34,7 @@ class Waiting:
     child: SandboxProcess
 
     def get(self, path: str) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{self.environ['HASHEE_HTTP_PORT']}{path}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return page_at(f"http://127.0.0.1:{self.environ['HASHEE_HTTP_PORT']}{path}", seconds=5)
 
     async def until_ready_says(self, words: Callable[[str], bool]) -> None:
         with waiting_for("the words of /readyz", WITHIN_SECONDS):

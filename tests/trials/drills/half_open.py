@@ -7,10 +7,10 @@ and that a way that is only slow costs nobody the connection.
 import base64
 import os
 import sys
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 import redis
@@ -21,6 +21,7 @@ from sandbox.chaos_proxy import ChaosProxy, chaos_proxy
 from sandbox.children import relay_process, running
 from sandbox.people import Person, connected, make_person
 from sandbox.stage import free_port
+from tests.http_page import page_at
 from tests.redis_server import running_redis
 from tests.trials.drills.redis_of_others import Elsewhere
 from tests.trials.drills.scene import Order, Outcome, relay_state
@@ -69,8 +70,7 @@ class Beside(Elsewhere):
 
     @staticmethod
     def _connections(page: str) -> int:
-        with urllib.request.urlopen(page + "/metrics", timeout=5) as answer:  # noqa: S310 - loopback
-            lines = answer.read().decode().splitlines()
+        lines = page_at(page + "/metrics", seconds=5)[1].splitlines()
         return sum(int(float(line.split()[-1])) for line in lines if line.startswith("hashee_reconnect_total"))
 
 
@@ -152,14 +152,6 @@ async def beside(directory: Path, order: Order, *, most_connections: int) -> Asy
                     at.ask = lambda: redis.Redis(unix_socket_path=str(server.socket), protocol=2, decode_responses=True)
                     at.proxy = proxy
                     at.other_page = f"http://127.0.0.1:{other['HASHEE_HTTP_PORT']}"
-                    await made.until(partial(_is_ready, at.other_page))
+                    await made.until(lambda: page_at(at.other_page + "/readyz")[0] == HTTPStatus.OK)
                     async with connected(*persons):
                         yield at
-
-
-def _is_ready(page: str) -> bool:
-    try:
-        with urllib.request.urlopen(page + "/readyz", timeout=2) as answer:  # noqa: S310 - loopback
-            return bool(answer.status == 200)
-    except OSError:
-        return False

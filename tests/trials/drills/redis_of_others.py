@@ -6,8 +6,6 @@ Nobody brings anything back older here; what is counted is the same, and for how
 import base64
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -29,6 +27,7 @@ from tests.bus.transport.several_redis import (
     with_cluster,
     with_sentinels,
 )
+from tests.http_page import page_at
 from tests.redis_operator import RedisOperator
 from tests.redis_server import running_redis
 from tests.trials.drills.handlers import COUNT_WHILE
@@ -66,14 +65,7 @@ class Elsewhere(Scene):
             return {str(one) for one in cast("list[str]", client.zrange(self.world.keys.quarantine, 0, -1))}
 
     def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(self.world.http_url + path, timeout=2) as answer:  # noqa: S310 - loopback
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return page_at(self.world.http_url + path)
 
     async def talk_on(self, deed: Callable[[], Awaitable[None]]) -> None:
         """Everybody goes on talking while it is done, and until each has an answer after it."""

@@ -3,10 +3,9 @@
 import json
 import random
 import re
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from sandbox.api import RelayApi
 from sandbox.background import background
 from sandbox.children import relay_process
 from sandbox.people import Person, connected, make_person
+from tests.http_page import page_at
 from tests.trials.siege.handlers import SLOW, answer_to
 from tests.trials.siege.hostile import HostilePerson, make_hostile_person
 from tests.trials.siege.targets import READY_SECONDS, Besieged, Target, besieged
@@ -206,8 +206,8 @@ class Siege:
             await trio.sleep(1.0)
 
     async def _is_up(self) -> bool:
-        answers = [await trio.to_thread.run_sync(_status, page, "/healthz") for page in self.agent.pages]
-        return all(status == 200 for status in answers)
+        answers = [await trio.to_thread.run_sync(page_at, f"{page}/healthz", PAGE_SECONDS) for page in self.agent.pages]
+        return all(status == HTTPStatus.OK for status, _ in answers)
 
     # What came of it
 
@@ -294,28 +294,13 @@ def _count(siege: Siege, order: Order, seconds: float) -> Outcome:
     )
 
 
-def _status(page: str, path: str) -> int:
-    try:
-        with urllib.request.urlopen(page + path, timeout=PAGE_SECONDS) as answer:  # noqa: S310 - loopback
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError:
-        return 0
-
-
 def _not_ready(page: str) -> Sequence[str]:
     """The checks that do not hold and why, without the figures in it."""
-    try:
-        with urllib.request.urlopen(f"{page}/readyz", timeout=PAGE_SECONDS):  # noqa: S310 - loopback
-            return ()
-    except urllib.error.HTTPError as error:
-        with error:
-            checks = msgspec.json.decode(error.read())["checks"]
-        return [f"{check['name']}: {NUMBERS.sub('N', check['detail'])}" for check in checks if not check["ok"]]
-    except OSError:
+    status, text = page_at(f"{page}/readyz", PAGE_SECONDS)
+    if status == 0:
         return ["no answer"]
+    checks = [] if status == HTTPStatus.OK else msgspec.json.decode(text)["checks"]
+    return [f"{check['name']}: {NUMBERS.sub('N', check['detail'])}" for check in checks if not check["ok"]]
 
 
 def as_line(outcome: Outcome) -> str:
