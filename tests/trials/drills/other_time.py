@@ -1,9 +1,13 @@
 """Another time for the processes of a drill, Redis too: the clock on the wall is turned, or a machine counts on from where it was put back to."""
 
+import os
 import shutil
 import struct
 import subprocess
 from pathlib import Path
+from shlex import quote
+
+from host.embedded import find_server
 
 SOURCE = Path(__file__).with_suffix(".c")
 NUMBERS = struct.Struct("=qq")
@@ -16,7 +20,8 @@ class OtherTime:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "clock"
         library = directory / "other_time.so"
-        self.settings = {"LD_PRELOAD": str(library), "DRILL_CLOCK": str(self._file)}
+        settings = {"LD_PRELOAD": str(library), "DRILL_CLOCK": str(self._file)}
+        self.settings = {**settings, "PATH": f"{_server_in(directory, settings)}{os.pathsep}{os.environ['PATH']}"}
         self.change()
         compiler = shutil.which("cc")
         if compiler is None:
@@ -33,3 +38,14 @@ class OtherTime:
             self._file.write_bytes(added)
         with self._file.open("r+b") as file:  # mapped by all of them: never cut
             file.write(added)
+
+
+def _server_in(directory: Path, settings: dict[str, str]) -> Path:
+    """A folder with what starts the private Redis in this time: the keeper hands on nothing of its environment but PATH and the like."""
+    folder, server = directory / "bin", find_server().path
+    folder.mkdir()
+    script = folder / server.name
+    named = " ".join(f"{name}={quote(value)}" for name, value in settings.items())
+    script.write_text(f'#!/bin/sh\n{named} exec {quote(str(server))} "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
+    return folder
