@@ -20,6 +20,7 @@ from supervisor.outbound.decisions import essence_of_answer, is_temporary, refus
 from supervisor.outbound.sender import Sender
 from supervisor.outbound.stream_ends import StreamEnds
 from supervisor.outbound.turns import Turns
+from supervisor.recovery.redis_trouble import said_trouble
 from supervisor.relay.connection import Connection, NotConnected
 from supervisor.relay.frames import MessageAck, MessageError
 from supervisor.relay.pending_acks import PendingAcks
@@ -158,7 +159,7 @@ class Delivery:
             log.error("message: refused", conversation_id=conversation, code=code)
 
     async def _resend(self) -> None:
-        number = 0
+        number, trouble = 0, said_trouble("outbox")
         while True:
             connected = await self._connection.wait_connected()
             try:
@@ -169,8 +170,9 @@ class Delivery:
                 for conversation in await self._outbox.due():
                     await self._resend_one(conversation, None)
                 await self._turns.look()
+                trouble.over()
             except RedisFailed as error:
-                log.warning("outbox: waits for Redis", reason=str(error))
+                trouble.met(error)
             except NotConnected:
                 pass  # the next connection sends it
             await trio.sleep(self._pauses.due_look)

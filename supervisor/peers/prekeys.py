@@ -157,11 +157,13 @@ class OwnPrekeys:
             try:
                 left = await self.publish()
             except (RestFailed, RedisFailed) as error:
-                self.problem = str(error)
-                log.warning("prekeys: not published", reason=self.problem)
+                before, self.problem = self.problem, str(error)
+                if self.problem != before:
+                    log.warning("prekeys: not published", reason=self.problem)
                 await trio.sleep(self._pauses.prekeys_retry)
                 continue
             metrics.one_time_prekeys_left.set(left)
+            self.problem = ""
             self.published.set()
             published_at = trio.current_time()
             with trio.move_on_after(UPKEEP_SECONDS):

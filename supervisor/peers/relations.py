@@ -45,13 +45,17 @@ class Relations:
             nursery.start_soon(self._keep)
 
     async def _read(self) -> None:
+        problem = ""
         while True:
             await self._to_read.wait()
             self._to_read = trio.Event()
             try:
                 await self._owners.refresh()
+                problem = ""
             except (RestFailed, RedisFailed) as error:
-                log.warning("relations: not read", reason=str(error))
+                before, problem = problem, str(error)
+                if problem != before:
+                    log.warning("relations: not read", reason=problem)
                 self.read_all()
                 await trio.sleep(self._pauses.relations_retry)
             self._polls.ask()

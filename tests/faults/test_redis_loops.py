@@ -7,6 +7,7 @@ task inherits. The readers and threads with connections of their own are in test
 import contextlib
 import io
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 
 from bus.steps.jobs import JobStore
@@ -230,7 +232,10 @@ async def test_no_loop_over_redis_ends_and_each_goes_on(
     async with scene(tmp_path, monkeypatch) as (fault, loops):
         await until(fault.served, loops, 1)
         fault.error, fault.is_slow = FAULTS[name], name == "slow"
-        await until(fault.met, loops, 2)
+        with structlog.testing.capture_logs() as lines:
+            await until(fault.met, loops, 2)
+        said = Counter((line["event"], line.get("part")) for line in lines if line["log_level"] != "debug")
+        assert {what: times for what, times in said.items() if times > 1} == {}, "each change is said once"
         fault.error, fault.is_slow = None, False
         fault.served.clear()
         await until(fault.served, loops, 1)

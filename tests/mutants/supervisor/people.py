@@ -84,7 +84,7 @@ PEOPLE = (
     *of(
         module("peers/relations"), tests("supervisor/peers/test_relations"),
         ("one_too_many_has_the_list_read", "        except trio.WouldBlock:\n            self.read_all()", "        except trio.WouldBlock:\n            pass"),
-        ("what_was_not_read_is_read_again", "            except (RestFailed, RedisFailed) as error:\n                log.warning(\"relations: not read\", reason=str(error))\n                self.read_all()\n", "            except (RestFailed, RedisFailed) as error:\n                log.warning(\"relations: not read\", reason=str(error))\n"),
+        ("what_was_not_read_is_read_again", "                self.read_all()\n                await trio.sleep(self._pauses.relations_retry)\n", "                await trio.sleep(self._pauses.relations_retry)\n"),
         ("not_at_once_again", "                await trio.sleep(self._pauses.relations_retry)\n", ""),
         ("what_was_not_noted_is_read", "            except RedisFailed:\n                self.read_all()", "            except RedisFailed:\n                pass"),
         ("asked_meanwhile_is_read_once_more", "            self._to_read = trio.Event()\n            try", "            try"),
