@@ -5,7 +5,6 @@ that has an end the handler hears of it, by an LLMError.
 """
 
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
@@ -49,9 +48,12 @@ Observe = Callable[..., None]
 
 
 class Tries(msgspec.Struct, frozen=True):
-    """How often a turn was asked in vain. `busy_since_ms`: since when the endpoint was busy, 0 for never (ms of Unix time)."""
+    """How often a turn was asked in vain. `waited_ms`: the pauses that a busy endpoint was given so far.
 
-    busy_since_ms: int = 0
+    They are added up, since no clock tells how long that was: each try may be another host's, and a clock may be set meanwhile.
+    """
+
+    waited_ms: int = 0
     busy: int = 0
     failures: int = 0
 
@@ -187,8 +189,10 @@ class ModelTurns:
             return
         after, tries = found
         after *= random.uniform(1.0, 1.2)  # noqa: S311 - spreads load, guards nothing
+        if isinstance(error, LLMBusy):
+            tries = msgspec.structs.replace(tries, waited_ms=tries.waited_ms + round(after * 1000))
         await self.thread.keep(Step(name, None), _tries, tries, once=False)
-        if isinstance(error, LLMBusy) and _waited_seconds(tries) + after >= TOLD_AFTER_SECONDS:
+        if isinstance(error, LLMBusy) and tries.waited_ms >= TOLD_AFTER_SECONDS * 1000:
             await self.tell_busy(step.name)
         raise WaitOutside(after) from None
 
@@ -232,15 +236,9 @@ def _total(usage: Usage) -> int:
     return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
 
 
-def _waited_seconds(tries: Tries) -> float:
-    return (time.time() * 1000 - tries.busy_since_ms) / 1000
-
-
 def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Tries] | None:
     """Returns after how long a busy endpoint is asked again, and the tries by then; None if it was waited for long enough."""
-    now_ms = int(time.time() * 1000)
-    since_ms = tries.busy_since_ms or now_ms
-    left = model.wait_seconds - (now_ms - since_ms) / 1000
+    left = model.wait_seconds - tries.waited_ms / 1000
     if left <= 0:
         return None
     if error.retry_after_seconds is None:
@@ -248,13 +246,13 @@ def _after_busy(tries: Tries, model: Model, error: LLMBusy) -> tuple[float, Trie
     else:
         wished = max(error.retry_after_seconds, min(LEAST_BUSY_SECONDS * 2.0**tries.busy, MOST_OF_LEAST_SECONDS))
     after = min(wished, max(left, 1.0))
-    return after, Tries(since_ms, min(tries.busy + 1, 16), tries.failures)
+    return after, Tries(tries.waited_ms, min(tries.busy + 1, 16), tries.failures)
 
 
 def _after_failure(tries: Tries) -> tuple[float, Tries] | None:
     if tries.failures >= len(AGAIN_AFTER_SECONDS):
         return None
-    return AGAIN_AFTER_SECONDS[tries.failures], Tries(tries.busy_since_ms, tries.busy, tries.failures + 1)
+    return AGAIN_AFTER_SECONDS[tries.failures], Tries(tries.waited_ms, tries.busy, tries.failures + 1)
 
 
 def _cut(text: str) -> list[str]:
