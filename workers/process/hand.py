@@ -38,6 +38,8 @@ class Hand:
     began_ms: int | None = None
     """When its handler began, until that was noted in Redis."""
     keeping: Keeping | None = None
+    task: trio.lowlevel.Task | None = None
+    """In which its handler runs, or waits for the thread that it runs in."""
     sending: Sending | None = None
     """The replies of its run, once its handler was begun."""
     waited_seconds: float = 0.0

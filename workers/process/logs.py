@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -70,15 +70,21 @@ def where_it_stands(task: trio.lowlevel.Task) -> str:
     return _innermost(stacks.of_task(task))
 
 
-def _innermost(frames: traceback.StackSummary) -> str:
-    if not frames:
-        return "unknown"
+def owners_place(frames: Sequence[traceback.FrameSummary]) -> str:
+    """Returns `file.py:12`: the last of these lines that is the owner's, '' if none is."""
     owners = [
         frame
         for frame in frames
         if not frame.filename.startswith((_OURS, _PYTHONS, "<")) and "site-packages" not in frame.filename
     ]
-    frame = (owners or list(frames))[-1]
+    return _place(owners[-1]) if owners else ""
+
+
+def _innermost(frames: traceback.StackSummary) -> str:
+    return owners_place(frames) or (_place(frames[-1]) if frames else "unknown")
+
+
+def _place(frame: traceback.FrameSummary) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno}"
 
 

@@ -66,6 +66,9 @@ RETRY_AFTER_SECONDS = (1.0, 5.0, 30.0)
 JOB_SECONDS = 600.0
 # The start of a run that takes longer is noted while it runs.
 LONG_SECONDS = 0.05
+STILL_RUNS_SECONDS = 60.0
+"""After so long the log says once where a run stands: an endpoint that hangs shows nowhere else before its time limit."""
+
 # Who waits so long for a first word is shown that one comes.
 TYPING_AFTER_SECONDS = 0.3
 # What another version may go on with is given to it: after the tries of any job it comes back so much later, twice as much each time, as
@@ -325,6 +328,7 @@ class Runner:
             hand.stop()
             return
         hand.began_ms = None if started.is_noted else int(time.time() * 1000)
+        hand.task = trio.lowlevel.current_task()
         try:
             async with self._long_runs.run(partial(self._attend, hand), partial(self._fail_later, hand)):
                 ended = await self._handle(hand, started, answer)
@@ -480,6 +484,10 @@ class Runner:
         await trio.sleep_until(began + min(TYPING_AFTER_SECONDS, limit))
         if hand.sending is not None and hand.job.conversation_id != NOWHERE:
             nursery.start_soon(keep_typing, hand.sending)
+        await trio.sleep_until(began + min(STILL_RUNS_SECONDS, limit))
+        if limit > STILL_RUNS_SECONDS:
+            at = "" if hand.task is None else where_it_stands(hand.task)
+            self._log.info("job: still runs", job=hand.job.job_id, seconds=STILL_RUNS_SECONDS, at=at)
         await trio.sleep_until(began + limit)
         await self._unless_refused(hand, self._over_time)
 

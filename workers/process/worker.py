@@ -43,6 +43,7 @@ from workers.process.logs import Log
 from workers.process.overrun import OverrunWatch
 from workers.process.runner import Runner, RunnerSettings
 from workers.process.settings import WorkerSettings
+from workers.process.stalls import StallWatch
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
 
@@ -64,6 +65,7 @@ class Worker:
         self._log = log
         self._tracing = tracing
         self._vitals = Vitals()
+        self._stalls: StallWatch | None = None
         self._link: ControlLink | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._root: trio.lowlevel.Task | None = None
@@ -89,6 +91,8 @@ class Worker:
     def pulse(self, dropped: int) -> Heartbeat:
         """Returns a heartbeat; called by the thread that sends it."""
         beat = self._vitals.heartbeat(dropped, "" if self._store is None else self._store.trouble)
+        if self._stalls is not None:
+            self._stalls.note(beat.loop_lag_ms)
         self.show_title(len(beat.running))
         return beat
 
@@ -131,6 +135,7 @@ class Worker:
             code=code_of(agent, current_directory()),
         )
         self._root = trio.lowlevel.current_root_task()
+        self._stalls = StallWatch(self._log)
         self._vitals.watch_loop()
         with self._lock:
             self._token = trio.lowlevel.current_trio_token()

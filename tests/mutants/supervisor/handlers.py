@@ -417,6 +417,12 @@ HANDLERS = (
         ),
     ),
     *of(
+        "workers/process/stalls.py",
+        ("tests/workers/process/test_stalls.py",),
+        ("a_stall_is_said_once", " and not self._is_told and ", " and "),
+        ("a_stall_after_another_is_said", "            self._is_told = False\n", "            pass\n"),
+    ),
+    *of(
         "workers/process/runner.py",
         ("tests/workers/llm/test_stop.py",),
         ("what_was_stopped_says_so", "if hand.sending is None or not hand.sending.says_that_it_stopped:", "if False:"),

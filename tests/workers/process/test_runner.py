@@ -146,6 +146,22 @@ async def test_redis_may_go_and_come_while_a_job_runs(autojump_clock: trio.testi
     assert len(bus.replies) == 2
 
 
+async def test_a_run_of_a_minute_is_said_once_with_where_it_stands(autojump_clock: trio.testing.MockClock) -> None:
+    bus, output = MemoryBus(), io.StringIO()
+    agent = Agent()
+
+    @agent.on_message("text")
+    async def answer(message: InboundMessage) -> None:
+        await trio.sleep(59 if message.text == "short" else 599)
+
+    async with running(agent, bus, output=output, concurrency=2):
+        bus.give(job_of("short", number=1), job_of("long", number=2))
+        await trio.sleep(600)
+        await bus.until(lambda: len(bus.finished) == 2)
+    [line] = output.getvalue().splitlines()
+    assert line.startswith("job: still runs {'job': 'message-2', 'seconds': 60.0, 'at': 'test_runner.py:")
+
+
 async def test_sync_handlers_run_side_by_side() -> None:
     agent, bus = Agent(), MemoryBus()
     both = threading.Barrier(2, timeout=10)
