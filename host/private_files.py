@@ -14,6 +14,9 @@ OTHERS = 0o077
 WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 """How file systems say that they have no hard links."""
 
+WITHOUT_FOLDER_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
+"""How file systems (network shares, FUSE) say that they force no folder to the disk; PostgreSQL takes it so too."""
+
 
 def write_new(path: Path, data: bytes) -> None:
     """Writes a new file. Raises FileExistsError if there is one, and leaves that as it is; OSError."""
@@ -64,10 +67,14 @@ def is_private(path: Path) -> bool:
 
 
 def sync_folder(path: Path) -> None:
-    """Forces names that were made or changed in the folder to the disk. Raises OSError."""
+    """Forces names that were made or changed in the folder to the disk, where its file system can do that. Raises OSError, which names it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in WITHOUT_FOLDER_SYNC:
+            problem.filename = str(path)
+            raise
     finally:
         os.close(descriptor)
 

@@ -42,6 +42,7 @@ REMEDIES = {
     errno.ENOSPC: "make room on the disk: df -h; df -i",
     errno.EDQUOT: "make room within the quota of this user",
     errno.EROFS: "name a place that can be written to",
+    errno.EIO: "the disk fails: dmesg; name a place on another one",
     errno.EMFILE: "raise the limit of open files: LimitNOFILE= (ulimit -n)",
 }
 """What an operator can do about an error of a file."""

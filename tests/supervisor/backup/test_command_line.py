@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,39 @@ def test_before_the_first_start_there_is_nothing_to_save(tmp_path: Path) -> None
     made = run("backup", "agent.backup", environ=environ, cwd=tmp_path)
     assert (made.returncode, "the first start" in made.stderr) == (1, True)
     assert not list(tmp_path.glob("*agent.backup*"))
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(("fails_at", "is_there"), [(1, False), (2, True)])
+def test_a_disk_that_fails_at_the_last_is_an_error_that_names_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, is_there: bool
+) -> None:
+    """The file's own fsync, then that of its folder: of that one it is not known whether the name is on the disk."""
+    left = iter(range(1, 3))
+
+    def fail(_descriptor: int) -> None:
+        if next(left) == fails_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output") as failed, whole_file(tmp_path / "one"):
+        pass
+    assert failed.value.filename == str(tmp_path if is_there else tmp_path / "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"] * is_there
+
+
+@pytest.mark.pure
+def test_a_share_that_forces_no_folder_to_its_disk_takes_backups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with whole_file(tmp_path / "one") as file:
+        file.write(b"whole")
+    assert (tmp_path / "one").read_bytes() == b"whole"
 
 
 @pytest.mark.pure
