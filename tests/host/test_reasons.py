@@ -20,8 +20,8 @@ def test_a_fault_of_a_file_names_it_and_the_reason_and_what_helps(number: int) -
 
 
 def test_of_another_one_there_is_the_reason_alone() -> None:
-    assert fault_of_file(OSError(errno.EIO, "Input/output error", "/f")) == "/f: Input/output error"
-    assert fault_of_file(OSError(errno.EIO, "Input/output error"), "head") == "head: Input/output error"
+    assert fault_of_file(OSError(errno.ENXIO, "No such device", "/f")) == "/f: No such device"
+    assert fault_of_file(OSError(errno.ENXIO, "No such device"), "head") == "head: No such device"
     assert fault_of_file(TimeoutError()) == "a file: TimeoutError"
 
 

@@ -410,6 +410,18 @@ class BlockingChat:
     @overload
     def ask(
         self,
+        what: str,
+        kind: Any,  # a Literal or a union, which is no type[…]
+        *,
+        timeout: timedelta = A_DAY,
+        key: str | None = None,
+        who: str | Sequence[str] | None = None,
+        again: str | None = None,
+    ) -> Any: ...
+
+    @overload
+    def ask(
+        self,
         what: Approval,
         *,
         timeout: timedelta = A_DAY,

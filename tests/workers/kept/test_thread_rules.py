@@ -5,7 +5,7 @@ import inspect
 import io
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -209,7 +209,7 @@ async def test_who_answers_with_something_else_hears_what_there_is_to_choose_fro
         SMALL = "small"
         LARGE = "large"
 
-    agent, drink = Agent(), cast(Any, Literal["tea", "milk"])
+    agent, drink = Agent(), Literal["tea", "milk"]
 
     @agent.on_command("order")
     async def order(chat: Chat) -> None:
