@@ -54,6 +54,10 @@ REDIS_CLOCK = Gauge(
     "How far Redis' clock is ahead of this supervisor's, or of that of a worker elsewhere, the furthest apart",
     "of",
 )
+RELAY_CLOCK = Gauge(
+    "hashee_relay_clock_ahead_seconds",
+    "How far the relay's clock is certainly ahead of this host's, by the date of the last connection; 0 while both may agree",
+)
 LAST_BACKUP = Gauge(
     "hashee_last_backup_timestamp_seconds",
     "When the last backup of this store was made, Unix time by Redis' clock; 0 where none is known, or one that is dated ahead of that clock",
@@ -75,7 +79,7 @@ ALL_GAUGES = (
     *(KEPT_BYTES, HELD_NOTES, HELD_SENDERS, TIMERS, TIMERS_OVERDUE),
     *(SLOTS_HELD, WORKERS_ELSEWHERE, REDIS_MEMORY, REDIS_LIMIT, REDIS_EVICTED, REDIS_FIT, REDIS_CLOCK),
     *(LAST_BACKUP, BACKUP_MAX_AGE),
-    *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED),
+    *(SLOT, STANDBY, PROCESS_MEMORY, LOOP_LAG, BUILD, STARTED, RELAY_CLOCK),
 )
 
 

@@ -7,7 +7,6 @@ A machine that merely stood still looks the same; then sessions are started anew
 """
 
 from collections import deque
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -42,7 +41,7 @@ class Standstill:
 
     def heard(self, date: RelayDate) -> float:
         """Takes a connection's date; returns for how many seconds this machine certainly stood still, 0 for none or too often today."""
-        written = _seconds_of(date.text)
+        written = date.seconds
         if written is None:
             return 0.0
         before, self.pace = self.pace, Pace(written + DATE_SECONDS - date.asked, date.heard)
@@ -55,10 +54,3 @@ class Standstill:
             return 0.0
         self._told.append(date.heard)
         return lost
-
-
-def _seconds_of(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
-        return None

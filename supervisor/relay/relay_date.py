@@ -1,6 +1,7 @@
 """The date that the relay's answer to the upgrade carries, and the clock of this host with which it is compared."""
 
 import time
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -11,6 +12,14 @@ class RelayDate(msgspec.Struct, frozen=True):
     text: str
     asked: float
     heard: float
+
+    @property
+    def seconds(self) -> float | None:
+        """Returns it as Unix time; None for a text that is no date."""
+        try:
+            return parsedate_to_datetime(self.text).timestamp()
+        except (ValueError, OverflowError):
+            return None
 
 
 def boot_seconds() -> float:

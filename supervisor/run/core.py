@@ -93,6 +93,7 @@ from supervisor.relay.frames import (
 from supervisor.relay.own_words import DeclaredWords, OwnWords
 from supervisor.relay.pending_acks import PendingAcks
 from supervisor.relay.poll_wish import PollWish
+from supervisor.relay.relay_clock import RelayClock
 from supervisor.relay.relay_date import RelayDate
 from supervisor.relay.rest import Rest
 from supervisor.settings.pauses import PAUSES, Pauses
@@ -161,6 +162,7 @@ class MessageCore:
         rest.page_bytes = settings.intake.page_bytes
         guard.on_back = polls.ask
         self.write_count = guard.write_count
+        self.relay_clock = RelayClock()
         agent_id = device.owner_id
         self.store = InboundStore(client, agent_id, instance.name, self.write_count, settings.most_waiting)
         self.store.budgets = settings.stored
@@ -204,6 +206,8 @@ class MessageCore:
     def connected(self, date: RelayDate | None) -> None:
         """A new connection is authenticated: what may have been missed is asked for. Returns at once."""
         self.guard.relay_dated(date)
+        if date is not None:
+            self.relay_clock.heard(date)
         self.groups.connected()
         self.relations.read_all()
         self.catchup.connected()

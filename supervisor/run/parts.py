@@ -107,6 +107,7 @@ class Parts:
             slots=self.slots,
             fullness=Fullness(core.store),
             metrics=metrics,
+            relay_clock=core.relay_clock,
             backup_max_age_seconds=settings.backup_max_age_seconds,
         )
 
@@ -139,7 +140,7 @@ class Parts:
         """What must hold for readiness, each with its reason."""
         core = self.core
         return (
-            relay_check(self.connection, self.slots),
+            relay_check(self.connection, self.slots, core.relay_clock),
             prekeys_check(core.prekeys),
             self.twins.check(),
             core.catchup.check(),

@@ -5,18 +5,21 @@ from bus.transport.readers import LiveSubscriber, RedisStreamReader
 from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.relay.connection import Connection
+from supervisor.relay.relay_clock import RelayClock
 from supervisor.relay.slots import ConnectionSlot
 
 
-def relay_check(connection: Connection, slots: ConnectionSlot) -> Check:
-    """An authenticated connection that is heard; or a standby, to whom the relay says nothing."""
+def relay_check(connection: Connection, slots: ConnectionSlot, clock: RelayClock) -> Check:
+    """An authenticated connection that is heard; or a standby, to whom the relay says nothing. A wrong clock is shown, and no reason to be red."""
     silent = connection.heard_seconds_ago
     if slots.is_standby:
         return Check("relay", ok=True, detail=slots.detail)
     if not connection.is_connected or silent is None:
         refusal = connection.refusal
         return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else connection.shown)
-    return Check("relay", ok=silent < SILENT_SECONDS, detail=f"heard {silent:.0f} s ago")
+    fault = clock.fault()
+    detail = f"heard {silent:.0f} s ago" + (f"; {fault}" if fault else "")
+    return Check("relay", ok=silent < SILENT_SECONDS, detail=detail)
 
 
 def prekeys_check(prekeys: OwnPrekeys) -> Check:

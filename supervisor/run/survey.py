@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 
+import structlog
 import trio
 
 from bus.steps.last_backup import dated_ms
@@ -20,6 +21,7 @@ from supervisor.observe.gauges import Gauge, Values
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_watch import RedisWatch
+from supervisor.relay.relay_clock import RelayClock
 from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.all_workers import AllWorkers
 from supervisor.run.fullness import Fullness
@@ -27,6 +29,8 @@ from supervisor.run.fullness import Fullness
 LOOK_SECONDS = 2.0
 SELDOM_EVERY = 15
 MOST_REASONS = 50
+
+log = structlog.get_logger()
 
 
 class Survey:
@@ -42,6 +46,7 @@ class Survey:
         slots: ConnectionSlot,
         fullness: Fullness,
         metrics: Metrics,
+        relay_clock: RelayClock,
         backup_max_age_seconds: float = 0.0,
     ) -> None:
         """`backup_max_age_seconds`: of the last backup, 0 for any age."""
@@ -52,6 +57,8 @@ class Survey:
         self._slots = slots
         self._fullness = fullness
         self._metrics = metrics
+        self._relay_clock = relay_clock
+        self._clock_fault = ""
         self.backup_max_age_seconds = backup_max_age_seconds
         self._last_backup_ms = 0
         self._began_at = time.time()
@@ -67,11 +74,22 @@ class Survey:
             except RedisFailed:
                 self._workers.redis_is_away()
             self._workers.measure()
+            self._say_clock()
             self._metrics.gauges.show(measured)
             turn += 1
             due = trio.current_time() + LOOK_SECONDS
             await trio.sleep_until(due)
             late_seconds = trio.current_time() - due
+
+    def _say_clock(self) -> None:
+        """Logs that our clock is wrong, and that it is right again, once for each."""
+        before, self._clock_fault = self._clock_fault, self._relay_clock.fault()
+        if self._clock_fault and not before:
+            log.error(
+                "clock: is wrong", reason=self._clock_fault, remedy="timedatectl set-ntp true; docs/runbooks/clocks.md"
+            )
+        elif before and not self._clock_fault:
+            log.info("clock: agrees with the relay's again")
 
     def checks(self) -> tuple[Check, ...]:
         """Whether anything is taken in, and whether jobs are taken."""
@@ -119,6 +137,7 @@ class Survey:
             gauges.LOOP_LAG: {"": max(0.0, late_seconds)},
             gauges.BUILD: {version("hashee-agent"): 1},
             gauges.STARTED: {"": self._began_at},
+            gauges.RELAY_CLOCK: {"": self._relay_clock.ahead_seconds()},
             gauges.BACKUP_MAX_AGE: {"": self.backup_max_age_seconds},
         }
 

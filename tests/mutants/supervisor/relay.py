@@ -38,6 +38,12 @@ RELAY = (
         ("what_fails_otherwise_is_not_nowhere", "elif stopped_by in (StoppedBy.NOWHERE, StoppedBy.NO_IDS):", "else:"),
     ),
     *of(
+        module("relay/relay_clock"), tests("supervisor/relay/test_relay_clock"),
+        ("a_slow_answer_is_no_wrong_clock", "since_start - self._date.asked", "since_start - self._date.heard"),
+        ("a_little_is_no_fault", "if abs(ahead) < WRONG_SECONDS:", "if ahead == 0:"),
+        ("what_is_no_date_is_passed_over", "        if date.seconds is not None:\n", "        if True:\n"),
+    ),
+    *of(
         module("relay/poll_wish"), tests("supervisor/inbound/test_catchup_progress"),
         ("what_is_missed_meanwhile_waits_for_the_next_poll", "if not self._missed_anew:", "if True:"),
         ("it_waits_since_the_first", "min(self.missed_since, trio.current_time())", "trio.current_time()"),

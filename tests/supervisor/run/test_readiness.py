@@ -10,6 +10,7 @@ from supervisor.observe.health import SILENT_SECONDS, Check
 from supervisor.peers.prekeys import OwnPrekeys
 from supervisor.relay.connection import Connection
 from supervisor.relay.connection_states import HOLDS, State
+from supervisor.relay.relay_clock import RelayClock
 from supervisor.relay.slots import ConnectionSlot
 from supervisor.run.readiness import bus_check, prekeys_check, relay_check
 
@@ -23,19 +24,28 @@ class Facts:
         vars(self).update(fields)
 
 
-def relay(state: State, heard_seconds_ago: float | None, *, refusal: str | None = None, standby: bool = False) -> Check:
+def relay(
+    state: State, heard_seconds_ago: float | None, *, refusal: str | None = None, standby: bool = False, clock: str = ""
+) -> Check:
     holds = HOLDS[state]
     connection = Facts(
         shown=holds.shown, is_connected=holds.is_connected, heard_seconds_ago=heard_seconds_ago, refusal=refusal
     )
     slots = Facts(is_standby=standby, detail="standby: all slots are taken")
-    return relay_check(cast(Connection, connection), cast(ConnectionSlot, slots))
+    return relay_check(
+        cast(Connection, connection), cast(ConnectionSlot, slots), cast(RelayClock, Facts(fault=lambda: clock))
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "is_ok", "detail"),
     [
         (relay(State.CONNECTED, 1.0), True, "heard 1 s ago"),
+        (
+            relay(State.CONNECTED, 1.0, clock="this host's clock is wrong"),
+            True,
+            "heard 1 s ago; this host's clock is wrong",
+        ),
         (relay(State.CONNECTED, SILENT_SECONDS), False, "heard 20 s ago"),
         (relay(State.CONNECTED, None), False, "connected"),
         (relay(State.DOUBTED, 3.0), True, "heard 3 s ago"),
