@@ -20,7 +20,11 @@ def connected(*, relay_ahead: float = 0.0, took: float = 0.0, text: str | None =
     return clock
 
 
-@pytest.mark.parametrize("clock", [RelayClock(), connected(), connected(took=30.0), connected(text="no date")])
+WRITTEN_EARLY = connected(relay_ahead=-25.0, took=30.0)
+"""The answer was long under way after its date was written."""
+
+
+@pytest.mark.parametrize("clock", [RelayClock(), connected(), WRITTEN_EARLY, connected(text="no date")])
 def test_what_may_agree_is_no_difference(clock: RelayClock) -> None:
     assert (clock.ahead_seconds(), clock.fault()) == (0.0, "")
 
@@ -44,8 +48,10 @@ def test_a_clock_that_is_set_while_a_connection_stands_is_seen(monkeypatch: pyte
     assert "behind the relay's" in clock.fault()
 
 
-def test_the_next_connections_date_counts() -> None:
+def test_the_next_connections_date_counts_if_it_is_one() -> None:
     clock = connected(relay_ahead=2 * DAY)
     now = boot_seconds()
+    clock.heard(RelayDate("no date", now, now))
+    assert clock.fault() != ""
     clock.heard(RelayDate(formatdate(time.time(), usegmt=True), now, now))
     assert clock.fault() == ""
