@@ -200,9 +200,11 @@ class MemoryStore:
         if under_way is None:
             return False
         of = decode_job_record(under_way.record).sender_id
+        if of != arrival.sender_id and (of or arrival.kind == GROUP):
+            return False
         if what == STOP_ALL:
-            return self._world.policies.stop and (of == arrival.sender_id or (not of and arrival.kind != GROUP))
-        return of == arrival.sender_id and at.stopped != STOP_ALL and what in at.cards_at.values()
+            return self._world.policies.stop
+        return at.stopped != STOP_ALL and what in at.cards_at.values()
 
     def _lets_in(self, at: Conversation, question: str, job: bytes) -> bool:
         if question not in at.waits or question in at.waits_let:

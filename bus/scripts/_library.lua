@@ -595,13 +595,14 @@ local function record_under_way(entry)
   return (fields_of(JOBS, entry) or {}).r or ''
 end
 
--- -> whether a Stop ends something of the job under way, which is for this sender. `what`: a card of it, whose button ends a block; or '/stop', which
--- ends the whole job, where the handler's code says so. Of a conversation of two (`kind`) that is also a job that no message began.
+-- -> whether a Stop ends something of the job under way, which is for this sender, or which no message began in a conversation of two (`kind`).
+-- `what`: a card of it, whose button ends a block; or '/stop', which ends the whole job, where the handler's code says so.
 local function stops(entry, what, sender, kind)
   if not entry then return false end
   local of = part_of(record_under_way(entry), 8)
-  if what == '/stop' then return policy('stop') == '1' and (of == sender or (of == '' and kind ~= 'group')) end
-  if of ~= sender or is_told_to_stop() then return false end
+  if of ~= sender and (of ~= '' or kind == 'group') then return false end
+  if what == '/stop' then return policy('stop') == '1' end
+  if is_told_to_stop() then return false end
   for _, one in ipairs(redis.call('HVALS', EMITTED)) do
     if one == what then return true end
   end

@@ -37,11 +37,12 @@ class Talk:
         stops: str = "",
         question: str = "",
         version: int | None = None,
+        kind: str = "h2a",
     ) -> Intake:
         """`characters`: of its text, where it is to be long; `payload`: where it is no text; `version`: of another session than the current one."""
         version = await self.version() if version is None else version
         arrival = arrival_of(seq, version, source=source, conversation=conversation, signed_id=signed_id)
-        arrival = msgspec.structs.replace(arrival, sender_id=sender)
+        arrival = msgspec.structs.replace(arrival, sender_id=sender, kind=kind)
         job = job_of(seq, conversation, sender=sender, characters=characters, payload=payload)
         store = self.supervisor.store
         return await store.accept(arrival, job, refusal=refusal, stops=stops, question=question)

@@ -12,7 +12,7 @@ from typing import Final, Literal, Self
 import trio
 
 from bus.records.cards import MOST_UPDATES, CardKept
-from bus.records.records import Reply
+from bus.records.records import GROUP, Reply
 from workers.errors import BadCard
 from workers.kept.thread import ThreadRun
 from workers.talk.cards import CANCEL, Action, Progress, card_payload, update_payload
@@ -44,7 +44,11 @@ class ProgressBar:
         """`cancel`: what stands on its Stop button; without it there is none. `thread`: in whose journal it stands how it ended."""
         self._thread = thread
         self._name = self._ended = ""
-        self._actions = [] if cancel is None else [Action(CANCEL, cancel)]
+        began_by = sending.job.message
+        is_nobodys = (
+            not began_by.sender_id and began_by.conversation_type == GROUP
+        )  # a reminder's: nobody there may press it
+        self._actions = [] if cancel is None or is_nobodys else [Action(CANCEL, cancel)]
         self._scope = trio.CancelScope()
         self._watch = trio.CancelScope()
         self._is_stopped = False

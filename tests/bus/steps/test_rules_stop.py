@@ -100,6 +100,26 @@ async def test_what_no_message_began_is_stopped_where_two_talk(scene: Scene) -> 
     assert await worker.renew(job.entry_id) == ([], [job.entry_id])
 
 
+@pytest.mark.parametrize(("kind", "is_told"), [("h2a", True), ("group", False)])
+@pytest.mark.parametrize("by", ["the word", "the button"])
+async def test_a_card_of_what_no_message_began_is_stopped_by_who_talks_there_alone(
+    scene: Scene, kind: str, is_told: bool, by: str
+) -> None:
+    """In a group it is nobody's more than another's."""
+    talk, worker = await talk_and_worker(scene, STOPS)
+    await talk.accept(1, kind=kind)
+    await worker.steps.finish(await taken(worker))
+    await talk.supervisor.placing.place(placed_job("timer"))
+    job = await taken(worker)
+    await worker.steps.emit_card(job, "0", reply("0"), CardMove("card", "progress"))
+    if by == "the word":
+        await talk.accept(2, kind=kind, payload={"type": "text", "text": "/stop"}, stops=STOP_ALL)
+    else:
+        await talk.accept(2, kind=kind, payload=CARD_ANSWERED, stops="card")
+    told = STOP_ALL if by == "the word" else "card"
+    assert await worker.steps.stopped(job) == (told if is_told else "")
+
+
 async def test_a_card_s_stop_does_not_take_the_place_of_it(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene, STOPS)
     await talk.accept(1)

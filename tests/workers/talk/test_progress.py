@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -81,6 +82,24 @@ async def test_a_card_without_updates_left_costs_the_handler_nothing() -> None:
     await run(counting(0, 0), bus, job_of(attempt=2, deliveries=2))
     assert states(bus) == []
     assert len(bus.replies) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "sender", "has_button"), [("group", "", False), ("group", "ada", True), ("h2a", "", True)]
+)
+async def test_a_card_that_is_nobodys_in_a_group_has_no_button(kind: str, sender: str, has_button: bool) -> None:
+    agent, bus = Agent(), MemoryBus()
+
+    @agent.on_message()
+    async def export(message: InboundMessage, chat: Chat) -> None:
+        async with chat.progress("Exporting", cancel="Stop"):
+            pass
+
+    job = job_of()
+    message = msgspec.structs.replace(job.message, conversation_type=kind, sender_id=sender)
+    await run(agent, bus, msgspec.structs.replace(job, message=message))
+    shown = bus.replies[0][1].payload["artifact"]
+    assert ("actions" in str(shown)) is has_button
 
 
 async def test_stop_cancels_the_block_and_not_the_handler(autojump_clock: trio.testing.MockClock) -> None:
