@@ -155,6 +155,8 @@ class Connection:
         self.number = 0
         self.refusal: str | None = None
         """Why the relay last refused us; None once it accepted."""
+        self.problem = ""
+        """Why the last attempt failed, or the last connection was lost; '' while the relay has accepted one."""
 
     @property
     def shown(self) -> str:
@@ -282,11 +284,19 @@ class Connection:
                     self._note_lost(lost)
                     nursery.cancel_scope.cancel()
         except ConnectFailed as error:
-            log.warning("connection: failed", reason=error.reason)
+            self._note_failed(error.reason)
         except ConnectionLost as error:
-            log.warning("connection: lost", code=error.code, reason=error.reason)
+            self._tell_lost(error)
         except trio.TooSlowError:
-            log.warning("connection: failed", reason=f"no answer to authentication within {AUTH_SECONDS:.0f} s")
+            self._note_failed(f"no answer to authentication within {AUTH_SECONDS:.0f} s")
+
+    def _note_failed(self, reason: str) -> None:
+        self.problem = reason
+        log.warning("connection: failed", reason=reason)
+
+    def _tell_lost(self, lost: ConnectionLost) -> None:
+        self.problem = f"lost: {lost.reason or lost.code}"
+        log.warning("connection: lost", code=lost.code, reason=lost.reason)
 
     async def _leave_when_stuck(self, socket: WebSocket) -> None:
         """Ends a connection that has taken nothing for SEND_SECONDS: whoever sends hears of it, and whoever reads."""
@@ -326,7 +336,7 @@ class Connection:
         self._connected_at = trio.current_time()
         self._pong_wanted = trio.Event()
         self.number += 1
-        self.refusal = None
+        self.refusal, self.problem = None, ""
         log.info("connection: connected", connection=self.number)
         self._move(Move.ACCEPT)
 
@@ -363,7 +373,7 @@ class Connection:
         if self._is_leaving or lost.code == NORMAL:
             log.info("connection: closed", code=lost.code)
         else:
-            log.warning("connection: lost", code=lost.code, reason=lost.reason)
+            self._tell_lost(lost)
 
     def _hear(self, frame: FromRelay | None, on_frame: OnFrame) -> None:
         if isinstance(frame, Ping):

@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 import trio
 
+from host.reasons import why
 from supervisor.relay.answers import NotTaken, Text, members_of, read_as, value_of
 from supervisor.relay.bodies import BodyRefused, pieces, whole
 from supervisor.relay.frames import FromRelay, MalformedFrame, Relation, UnknownFrame, decode_from_relay
@@ -325,7 +326,11 @@ def _proxy(way: Way, proxy: Proxy) -> httpx2.Proxy:
 
 
 def _kind(error: Exception) -> str:
-    """Returns the error's type, and the status of a proxy's refusal; its text may quote what is none of a log's business."""
+    """Returns the error's type, the cause where no connection came about, and the status of a proxy's refusal; its text may quote what is none of a
+    log's business.
+    """
+    if isinstance(error, httpx2.ConnectError) and (cause := why(error)) != type(error).__name__:
+        return f"{type(error).__name__} ({cause})"
     status = re.match("[0-9]{3}", str(error)) if isinstance(error, httpx2.ProxyError) else None
     return type(error).__name__ + (f" (the proxy answers {status[0]})" if status else "")
 

@@ -40,6 +40,8 @@ class AllWorkers:
         detail = f"{ready} ready" + (f", {elsewhere} elsewhere" if elsewhere else "") + (f"; {loop}" if loop else "")
         if not (ready or loop) and (end := self._pool.not_begun):
             detail += f"; the last one could not begin: {end}"
+        if not (self._pool.target or elsewhere):
+            detail += "; HASHEE_WORKERS is 0 here, and no worker elsewhere has joined"
         if self._pool.start_problem:
             detail += f"; no other can be started: {self._pool.start_problem}"
         if self._deaf_seconds >= DEAF_SECONDS:

@@ -15,8 +15,10 @@ def relay_check(connection: Connection, slots: ConnectionSlot, clock: RelayClock
     if slots.is_standby:
         return Check("relay", ok=True, detail=slots.detail)
     if not connection.is_connected or silent is None:
-        refusal = connection.refusal
-        return Check("relay", ok=False, detail=f"refused: {refusal}" if refusal else connection.shown)
+        why = f"refused: {connection.refusal}" if connection.refusal else connection.shown
+        if connection.problem and not connection.refusal:
+            why += f": {connection.problem}"
+        return Check("relay", ok=False, detail=why)
     fault = clock.fault()
     detail = f"heard {silent:.0f} s ago" + (f"; {fault}" if fault else "")
     return Check("relay", ok=silent < SILENT_SECONDS, detail=detail)

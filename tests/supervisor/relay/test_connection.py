@@ -137,6 +137,7 @@ async def test_an_answer_that_does_not_come_within_5_s_is_waited_for_no_longer(
         await scene.until(lambda: len(attempts) >= 3)
         assert [round(later - earlier) for earlier, later in itertools.pairwise(attempts[:3])] == [5, 5]
         assert scene.connection.state is not State.CONNECTED
+        assert scene.connection.problem == "no answer to authentication within 5 s"
 
 
 async def test_what_comes_before_auth_ok_goes_to_nobody(autojump_clock: trio.testing.MockClock) -> None:
@@ -271,6 +272,7 @@ async def test_sending_needs_a_connection_and_works_again_on_the_next(
         await scene.until(lambda: scene.count("reconnect_total") == 1)
         await scene.connection.wait_connected()
         await scene.until(lambda: scene.connection.number >= 2)
+        assert scene.connection.problem == "", "the one before was lost"
         await scene.connection.send(TypingStart("conversation"))
         await scene.until(lambda: len(heard) == 2)
         assert json.loads(heard[1]) == {"type": "typing.start", "conversation_id": "conversation"}

@@ -98,6 +98,15 @@ async def test_no_answer_or_one_of_no_use_is_a_failed_call(given: httpx2.Respons
     assert not failed.value.is_final
 
 
+async def test_a_connection_that_does_not_come_about_says_why_and_quotes_no_text() -> None:
+    refused = httpx2.ConnectError("user:password@host")
+    refused.__cause__ = OSError(111, "Connection refused")
+    with pytest.raises(RestFailed) as failed:
+        await Relay(refused).rest.devices("user")
+    assert str(failed.value).endswith("ConnectError (Connection refused)")
+    assert "password" not in str(failed.value)
+
+
 async def test_what_is_done_with_relations_while_they_are_read_is_not_counted_as_the_relays_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
