@@ -53,6 +53,10 @@ class ForgedContent(Unreadable):
     """`bad_ciphertext` of the content, under a wrap that was good: the sessions are in step, so nothing is renegotiated."""
 
 
+class DatedAhead(Unreadable):
+    """`malformed`, since it is dated more than a day after our clock: the sender's is wrong, or ours is."""
+
+
 class CannotSend(Exception):
     """There is no session with this device that may be sent on: start one first (`start_session`)."""
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from crypto.chains import SALT_BYTES, open_under, seal_under
-from crypto.errors import CannotSend, Reason, Unreadable, malformed
+from crypto.errors import CannotSend, DatedAhead, Reason, Unreadable, malformed
 from crypto.handshake import Handshake, associated_data, initiate, respond, session_id
 from crypto.identity import LocalDevice, PublicIdentity
 from crypto.prekeys import Bundle, PrekeyLookup, check_bundle
@@ -229,7 +229,7 @@ def _check_handshake(record: DeviceRecord, told_session: bytes, handshake: Hands
     if told_session != session_id(ad, handshake.ephemeral_key, handshake.started):
         raise malformed("session: not the id of its handshake")
     if handshake.started > now_ms + MAX_AHEAD_MS:
-        raise malformed("handshake: started more than a day from now")
+        raise DatedAhead(Reason.MALFORMED, "handshake: started more than a day from now")
     if record.has_dropped(told_session):
         raise Unreadable(Reason.NO_SESSION, "the session has been dropped")
     if record.accepted.used_on(day_of(now_ms)) >= MAX_ACCEPTED_PER_DAY:

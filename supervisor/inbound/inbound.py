@@ -19,7 +19,7 @@ from bus.steps.store import Arrival, InboundStore, Intake, Source, now_ms
 from bus.telemetry.traces import current_span
 from bus.transport.wire import RedisFailed
 from crypto.envelope import Envelope
-from crypto.errors import Reason, Unreadable
+from crypto.errors import DatedAhead, Reason, Unreadable
 from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
 from supervisor.inbound.evidence import evidence_of
 from supervisor.inbound.incoming import Incoming, MessageFrame
@@ -30,7 +30,7 @@ from supervisor.inbound.shares import FreeBytes, Reservation
 from supervisor.inbound.unpolled import UnpolledPushes
 from supervisor.observe.metrics import Metrics
 from supervisor.observe.tracing import MessageTraces
-from supervisor.peers.retry_triggers import MENDABLE_REASONS, RetryTriggers
+from supervisor.peers.retry_triggers import MENDABLE_REASONS, OUR_CLOCK, RetryTriggers
 from supervisor.peers.sessions import Sessions
 from supervisor.relay.own_words import DeclaredWords
 from supervisor.relay.payloads import LAST_HOP, sender_type_of
@@ -354,7 +354,7 @@ class Inbound:
             answer=unread.answer,
             sender_id=frame.sender_id,
             digest=digest_of(frame.conversation_id, frame.encrypted_payload),
-            waits_for=unread.waits_for or frame.sender_id,
+            waits_for=OUR_CLOCK if isinstance(error, DatedAhead) else unread.waits_for or frame.sender_id,
         )
         if outcome.is_new:
             self._metrics.decrypt_failure.labels(error.reason.value).inc()

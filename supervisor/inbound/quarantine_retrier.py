@@ -1,4 +1,4 @@
-"""Tries messages in quarantine again when what they lacked has come: a relation, a group's key, a session, the operator's word.
+"""Tries messages in quarantine again when what they lacked has come: a relation, a group's key, a session, our right clock, the operator's word.
 
 What still cannot be read stays where it is. Nothing is tried again by the clock alone, since nothing would have changed. A start counts
 as all of these events, since a process that was killed may have heard of one and marked nothing.
@@ -22,6 +22,7 @@ from supervisor.observe.metrics import Metrics
 from supervisor.peers.owners import Owners
 from supervisor.peers.retry_triggers import (
     GROUP_REASONS,
+    OUR_CLOCK,
     OWNER_REASONS,
     SESSION_REASONS,
     RetryTrigger,
@@ -120,7 +121,8 @@ class QuarantineRetrier:
             async for message in messages:
                 if message.waits_for is None:
                     unlisted[message.message_id] = thing_of(message)
-                sender, is_mended = message.sender_id, message.reason in GROUP_REASONS | SESSION_REASONS
+                is_of_then = message.waits_for == OUR_CLOCK  # it may have been set since
+                sender, is_mended = message.sender_id, is_of_then or message.reason in GROUP_REASONS | SESSION_REASONS
                 if message.reason in OWNER_REASONS:
                     if sender not in active:
                         owner = await self._owners.find(sender)

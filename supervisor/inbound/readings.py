@@ -55,7 +55,7 @@ class Unread(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Keeps the error without its traceback, whose frames hold the message until cycles are collected."""
-        msgspec.structs.force_setattr(self, "error", Unreadable(self.error.reason, self.error.detail))
+        msgspec.structs.force_setattr(self, "error", self.error.__class__(self.error.reason, self.error.detail))
 
     def __repr__(self) -> str:
         return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"

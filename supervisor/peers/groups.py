@@ -17,7 +17,7 @@ from bus.steps.store import ConversationSnapshot, now_ms
 from bus.steps.vault import StoreIsNewer, Vault, Versioned
 from bus.transport.wire import MENDABLE, RedisFailed
 from crypto.envelope import Envelope, verify_signature
-from crypto.errors import NewerFormat, Reason, Unreadable, malformed
+from crypto.errors import DatedAhead, NewerFormat, Reason, Unreadable
 from crypto.grants import Status
 from crypto.groups import (
     MOST_VERSIONS_AHEAD,
@@ -106,7 +106,7 @@ def check_not_stale(envelope: Envelope, snapshot: ConversationSnapshot) -> None:
     if sent <= snapshot.dropped_ms:
         raise Unreadable(Reason.STALE, "not later than what was forgotten")
     if sent > now_ms() + MOST_AHEAD_MS:
-        raise malformed("client_message_id: more than a day ahead")
+        raise DatedAhead(Reason.MALFORMED, "client_message_id: more than a day ahead")
 
 
 class Groups:

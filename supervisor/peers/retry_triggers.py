@@ -18,6 +18,10 @@ OWNER_REASONS = frozenset(
 GROUP_REASONS = frozenset((Reason.UNKNOWN_GROUP_KEY.value,))
 SESSION_REASONS = frozenset(reason.value for reason in (Reason.NO_SESSION, Reason.UNKNOWN_PREKEY))
 
+DATED_REASONS = frozenset((Reason.MALFORMED.value,))
+OUR_CLOCK = "our clock"
+"""What a message waits for that is dated more than a day after our clock; no id, which has no space."""
+
 MOST_TRIGGERS = 1000
 """Triggers that wait to be marked, of a few ids each. One more, and the whole quarantine is looked at instead."""
 
@@ -45,6 +49,11 @@ def group_key_came(group_id: str) -> RetryTrigger:
 def session_began(owner_id: str, session: bytes) -> RetryTrigger:
     """Returns the trigger of a session that works now; a message of an older version may be of any session of this owner."""
     return RetryTrigger(SESSION_REASONS, (session_thing(owner_id, session), owner_id))
+
+
+def clock_was_set() -> RetryTrigger:
+    """Returns the trigger of our clock, which was wrong and is right now."""
+    return RetryTrigger(DATED_REASONS, (OUR_CLOCK,))
 
 
 def session_thing(owner_id: str, session: bytes) -> str:
@@ -75,6 +84,10 @@ class RetryTriggers:
     def session_began(self, owner_id: str, session: bytes) -> None:
         """Called when the owner's device has started a session that works."""
         self._add(session_began(owner_id, session))
+
+    def clock_was_set(self) -> None:
+        """Called when our clock was another than the relay's and is no more."""
+        self._add(clock_was_set())
 
     async def next(self) -> RetryTrigger:
         """Waits for the next trigger, and returns it."""

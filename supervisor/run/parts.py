@@ -108,6 +108,7 @@ class Parts:
             fullness=Fullness(core.store),
             metrics=metrics,
             relay_clock=core.relay_clock,
+            on_clock_set=core.triggers.clock_was_set,
             backup_max_age_seconds=settings.backup_max_age_seconds,
         )
 

@@ -5,7 +5,7 @@ The gauges come from here, and two answers for readiness: whether anybody takes 
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import structlog
@@ -47,9 +47,10 @@ class Survey:
         fullness: Fullness,
         metrics: Metrics,
         relay_clock: RelayClock,
+        on_clock_set: Callable[[], None],
         backup_max_age_seconds: float = 0.0,
     ) -> None:
-        """`backup_max_age_seconds`: of the last backup, 0 for any age."""
+        """`on_clock_set`: called when our clock was wrong and is right. `backup_max_age_seconds`: of the last backup, 0 for any age."""
         self._backlog = backlog
         self._overview = overview
         self._workers = workers
@@ -59,6 +60,7 @@ class Survey:
         self._metrics = metrics
         self._relay_clock = relay_clock
         self._clock_fault = ""
+        self._on_clock_set = on_clock_set
         self.backup_max_age_seconds = backup_max_age_seconds
         self._last_backup_ms = 0
         self._began_at = time.time()
@@ -89,7 +91,8 @@ class Survey:
                 "clock: is wrong", reason=self._clock_fault, remedy="timedatectl set-ntp true; docs/runbooks/clocks.md"
             )
         elif before and not self._clock_fault:
-            log.info("clock: agrees with the relay's again")
+            log.info("clock: agrees with the relay's again; what seemed to be of days to come is tried again")
+            self._on_clock_set()
 
     def checks(self) -> tuple[Check, ...]:
         """Whether anything is taken in, and whether jobs are taken."""

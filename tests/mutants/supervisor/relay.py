@@ -60,7 +60,12 @@ RELAY = (
         ("one_tries_at_a_time", "return await self._lease.hold()", "return True"),
     ),
     *of(
+        module("inbound/inbound"), ("tests/supervisor/inbound/test_quarantine_retrier.py",),
+        ("what_is_dated_ahead_waits_for_our_clock", "OUR_CLOCK if isinstance(error, DatedAhead) else ", ""),
+    ),
+    *of(
         module("inbound/quarantine_retrier"), ("tests/supervisor/inbound/test_quarantine_retrier.py",),
+        ("a_start_counts_as_a_clock_that_was_set", "is_of_then or message.reason in", "message.reason in"),
         ("new_messages_come_before_the_quarantine", "            await caught_up()\n", "            pass\n"),
         ("a_start_waits_a_minute_at_most", "with trio.move_on_after(START_SECONDS):", "if True:"),
     ),

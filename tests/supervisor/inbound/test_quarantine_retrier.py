@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from bus.steps.letters import Quarantined
-from bus.steps.store import Arrival, Source
+from bus.steps.store import Arrival, Source, now_ms
 from bus.transport.trouble import Trouble
 from bus.transport.wire import RedisFailed
 from bus.views.trace import Ledger
@@ -29,6 +29,7 @@ from tests.supervisor.peers.group_scene import GROUP
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import AGENT, CONVERSATION, PERSON, Person, relation_of
 
+DAY_MS = 86_400_000
 BEN = "01906abc-0000-7000-8000-0000000000b1"
 
 
@@ -92,6 +93,34 @@ async def test_a_restored_relation_brings_this_persons_messages_back_in_order_an
         assert not [line for line in lines if "still not" in str(line["event"])]
         assert await core.jobs() == ["one", "two", "three"]
         assert core.count("message_requeued_total", reason="no_grant") == 3
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_what_seemed_to_be_of_days_to_come_is_read_once_our_clock_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    """Two days behind, all that newcomers and groups said was malformed."""
+    async with group_scene(tmp_path) as (core, circle, ada, _):
+        newcomer = Person(core.rest, "01906abc-0000-7000-8000-0000000000d1")
+        newcomer.meet()
+        await core.owners.refresh()
+        said = [newcomer.say("from a newcomer", conversation=OTHER_CONVERSATION), circle.say(ada, "in a group")]
+        behind = now_ms() - 2 * DAY_MS
+        with monkeypatch.context() as clock:
+            for place in ("inbound.reading_persons", "peers.groups"):
+                clock.setattr(f"supervisor.{place}.now_ms", lambda: behind)
+            for frame in said:
+                await core.polled(frame)
+        assert [line.split()[0] for line in await held_back(core)] == ["malformed"] * 2
+        core.rest.history += said
+        if not is_restarted:
+            while core.triggers.waiting:
+                await core.triggers.next()
+            core.triggers.clock_was_set()
+            assert await mark(core.quarantine, await core.triggers.next()) == 2
+        async with quarantine_retrier(core):
+            await until_nothing_is_held_back(core)
+        assert sorted(await core.jobs()) == ["from a newcomer", "in a group"]
 
 
 async def count_is(core: Core, count: int) -> bool:
