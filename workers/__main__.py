@@ -27,7 +27,7 @@ from workers.process.logs import Log, kind, worker_log
 from workers.process.open_tracing import open_tracing
 from workers.process.settings import WorkerSettings, parse_options, read_settings
 from workers.process.start_errors import is_the_owners_to_mend, report_of
-from workers.process.worker import Worker
+from workers.process.worker import Worker, leave_without_owners_threads
 
 EXIT_CONFIGURATION = 78
 EXIT_CRASHED = 70
@@ -60,11 +60,13 @@ def main(arguments: Sequence[str]) -> int:
     tune()
     link = _link(settings, worker, log)
     try:
-        return _run(worker, settings, log, last_words)
+        code = _run(worker, settings, log, last_words)
     finally:
         tracing.close()
         if link is not None:
             link.close(LAST_WORDS_SECONDS)
+    leave_without_owners_threads(log, code)
+    return code
 
 
 def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWords) -> int:

@@ -51,7 +51,7 @@ def test_each_thread_of_ours_stands_in_the_table_of_the_design() -> None:
     page = (scan.ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     table = page[page.index("| thread | in |") :].partition("\n\n")[0]
     names = {name or place for place, name in scan.threads().items()}
-    unnamed = {"workers/process/worker.py:_exit_soon:unnamed", "supervisor/observe/http.py:HttpServer.start:THREAD"}
+    unnamed = {"workers/process/worker.py:_after:unnamed", "supervisor/observe/http.py:HttpServer.start:THREAD"}
     assert {name for name in names - unnamed if f"`{name}`" not in table} == set()
     assert unnamed <= names  # the timer of an end; the thread that is called `http`
 

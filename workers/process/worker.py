@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import setproctitle
 import trio
@@ -49,6 +50,9 @@ from workers.process.vitals import Vitals
 
 EXIT_STOPPED_HARD = 75
 EXIT_LAMED = 76
+# For threads of the owner's that end by themselves: less than a supervisor takes for a hang.
+LAST_THREADS_SECONDS = 2.0
+MOST_NAMED = 5
 # How often it checks that every thread lives: well within the 15 s of a lease.
 LOOK_SECONDS = 1.0
 # After a stop at once the process waits no longer for the thread of a sync handler.
@@ -292,11 +296,34 @@ def _ready(settings: WorkerSettings) -> Ready:
     )
 
 
+def leave_without_owners_threads(log: Log, code: int) -> None:
+    """Has the process end soon, also where threads that the owner's code has begun do not end: Python would wait for them for ever."""
+
+    def owners_threads() -> list[str]:
+        return [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+
+    def say_and_leave() -> None:
+        log.warning(
+            "worker: it leaves without threads of the handler's code, which did not end",
+            threads=owners_threads()[:MOST_NAMED],
+            remedy="end them when `lifespan` ends, or make them daemon=True",
+        )
+        drain_streams()
+        os._exit(code)
+
+    if owners_threads():  # some end by themselves meanwhile, as those of an executor do
+        _after(LAST_THREADS_SECONDS, say_and_leave)
+
+
 def _exit_soon(seconds: float, code: int) -> None:
     def leave() -> None:
         drain_streams()
         os._exit(code)
 
-    timer = threading.Timer(seconds, leave)
+    _after(seconds, leave)
+
+
+def _after(seconds: float, act: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, act)
     timer.daemon = True
     timer.start()

@@ -90,6 +90,9 @@ async def act(  # noqa: PLR0912 - a table
         case "thread":
             threading.Thread(target=int, args=(rest,), name="owners-thread").start()
             await chat.reply("started")
+        case "endless_thread":
+            threading.Thread(target=time.sleep, args=(600,), name="owners-thread").start()
+            await chat.reply("started")
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "grandchild":

@@ -40,6 +40,17 @@ async def test_a_worker_comes_up_answers_and_drains(tmp_path: Path) -> None:
     assert isinstance(worker.said[-1], Drained)
 
 
+async def test_a_thread_that_a_handler_has_begun_does_not_keep_a_drained_worker(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
+            await ask(bus, "endless_thread")
+            assert await text_answer(bus) == "started"
+            worker.process.drain()
+            await until(lambda: worker.exit)
+    assert worker.exit is not None
+    assert (worker.exit.returncode, worker.exit.reason) == (0, ExitReason.DRAINED)
+
+
 async def test_a_drain_waits_for_the_running_job(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_worker(order_of(url)) as worker:
