@@ -21,7 +21,8 @@ WAIT = "nothing: it is tried again by itself"
 QUARANTINE: Mapping[Reason, Remedy] = {
     Reason.MALFORMED: Remedy(
         "it is not what the protocol says a message is, or it is dated more than a day ahead",
-        f"look at this host's clock (hashee-agent doctor): if it is a day behind, {WAIT} when it is set; else at the sender's client, and drop it when that is mended",
+        "look at this host's clock (`hashee-agent doctor`): if it is a day behind, what is of days to come is tried again by itself when it is set; "
+        "else look at the sender's client, and drop it when that is mended",
     ),
     Reason.UNSUPPORTED_VERSION: Remedy(
         "its version is not the one for its kind of conversation",
