@@ -8,7 +8,7 @@ from bus.records.records import COMMAND, InboundMessage, is_answer_to_card, pack
 from bus.records.sealing import BusKey
 from bus.steps.store import Arrival, ConversationSnapshot, InboundStore, Source, now_ms
 from crypto.envelope import Envelope
-from crypto.errors import Unreadable
+from crypto.errors import DatedAhead, Unreadable
 from crypto.records import DeviceRecord
 from supervisor.inbound.incoming import Incoming
 from supervisor.relay.payloads import LAST_HOP, answered_card
@@ -54,8 +54,9 @@ class Unread(msgspec.Struct, frozen=True):
     waits_for: str = ""
 
     def __post_init__(self) -> None:
-        """Keeps the error without its traceback, whose frames hold the message until cycles are collected."""
-        msgspec.structs.force_setattr(self, "error", self.error.__class__(self.error.reason, self.error.detail))
+        """Keeps the error without its traceback, whose frames hold the message until cycles are collected, and without what it holds itself."""
+        kind = DatedAhead if isinstance(self.error, DatedAhead) else Unreadable
+        msgspec.structs.force_setattr(self, "error", kind(self.error.reason, self.error.detail))
 
     def __repr__(self) -> str:
         return f"Unread(message_id={self.arrival.message_id!r}, reason={self.error.reason.value!r}, …)"
