@@ -148,7 +148,7 @@ async def test_who_has_lost_the_job_pays_nothing_and_no_room_costs_nothing(scene
     assert await admit(worker, again, TOKENS) == WITHIN
 
 
-MESSAGES, MOST, TOKENS_OF_EACH = 24, 7, 10
+MESSAGES, MOST, TOKENS_OF_EACH, LEAST_DEATHS = 24, 7, 10, 5
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Race:
             self.ended.add(job.job_id)
 
     def _dies(self, dice: random.Random) -> bool:
-        dies = dice.random() < 0.2
+        dies = self.deaths < LEAST_DEATHS or dice.random() < 0.2  # whose dice fall is the scheduler's
         self.deaths += dies
         return dies
 
@@ -208,7 +208,7 @@ async def test_several_supervisors_and_workers_that_race_and_die_let_no_message_
         for number in range(4):
             nursery.start_soon(trio.to_thread.run_sync, race.run, number)
     assert len(race.ended) == MESSAGES
-    assert (len(race.admitted), len(race.beyond), race.deaths > 4) == (MOST, MESSAGES - MOST, True)
+    assert (len(race.admitted), len(race.beyond), race.deaths >= LEAST_DEATHS) == (MOST, MESSAGES - MOST, True)
     assert await redis.used_today(f"s:{ANN}") == (MOST, MOST * TOKENS_OF_EACH)
 
 
