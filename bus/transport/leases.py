@@ -12,6 +12,7 @@ from typing import cast
 import trio
 from redis.exceptions import ResponseError
 
+from bus.transport.joined import joined
 from bus.transport.lua import Scripts
 from bus.transport.trouble import Tell, Trouble
 from bus.transport.wire import Command, RedisFailed, Wire, failure
@@ -84,9 +85,7 @@ class LeaseKeeper:
     async def close(self) -> None:
         """Ends the thread."""
         self._stop.set()
-        with trio.CancelScope(shield=True):
-            join, at_once = self._thread.join, trio.CapacityLimiter(1)  # a handler may have all threads that are shared
-            await trio.to_thread.run_sync(join, self._renew_seconds, abandon_on_cancel=True, limiter=at_once)
+        await joined(self._thread, self._renew_seconds)
 
     def _run(self) -> None:
         pause_seconds = self._renew_seconds

@@ -15,6 +15,7 @@ import trio
 from redis.exceptions import ResponseError
 
 from bus.transport.client import RedisClient
+from bus.transport.joined import joined
 from bus.transport.link import Link
 from bus.transport.lua import packed
 from bus.transport.trouble import Tell, Trouble
@@ -202,9 +203,7 @@ class LiveSubscriber:
     async def close(self) -> None:
         """Ends the thread."""
         self._stop.set()
-        with trio.CancelScope(shield=True):
-            at_once = trio.CapacityLimiter(1)  # a handler may have all threads that are shared
-            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS, abandon_on_cancel=True, limiter=at_once)
+        await joined(self._thread, CLOSE_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():
