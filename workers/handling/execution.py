@@ -275,9 +275,15 @@ class _Begun:
                 self.thread.on_suspended = None  # it holds this run, and its message until cycles are looked for
             self._leave_what_is_kept()
             self.last = await sending.take_last()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again outside of the helpers' nursery
-            await sending.flush()
-            return error
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raised = of_the_handler(error)
+            try:
+                if raised is None:
+                    raise
+                await sending.flush()
+                return raised  # raised again outside of the helpers' nursery
+            finally:
+                del raised  # as below
         finally:
             if sending.is_holding:  # nothing is left unless we were cancelled
                 with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
@@ -441,6 +447,24 @@ def dropped(wait: Wait | None) -> tuple[Effect, ...]:
     if wait is None:
         return ()
     return ("drop_wait", wait.id, "", ""), ("drop_timer", wait.id, "", "")
+
+
+def of_the_handler(error: BaseException) -> BaseException | None:
+    """Returns what a handler has raised, to be called in the task that it ran in; None where that is nothing of its own: the task is cancelled, or
+    somebody interrupts at the keyboard.
+
+    What is no Exception is a handler's too: asyncio's CancelledError, the panic of a library in Rust, a time limit of gevent's.
+    """
+    if isinstance(error, Exception | SystemExit):
+        return error
+    if any(isinstance(one, KeyboardInterrupt) for one in _leaves(error)):
+        return None
+    if trio.current_effective_deadline() > -math.inf:
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    # what was raised on the way out, beside what ended it
+    return error.split(lambda one: not isinstance(one, Exception | BaseExceptionGroup))[1]
 
 
 def _is_left_by_a_wait(error: BaseException) -> bool:

@@ -94,10 +94,9 @@ def whole(error: BaseException) -> str:
 
 
 def kind(error: BaseException) -> str:
-    """Returns the exception's type, with the types in a group."""
-    if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__}[{', '.join(map(kind, error.exceptions))}]"
-    return type(error).__name__
+    """Returns the exception's type, with the types in a group. The name is type's own: a class of the owner's may make another, or raise."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return f"{name}[{', '.join(map(kind, error.exceptions))}]" if isinstance(error, BaseExceptionGroup) else name
 
 
 class LineFormatter(logging.Formatter):

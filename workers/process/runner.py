@@ -34,7 +34,16 @@ from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, Sto
 from workers.files.files import FileWay
 from workers.handling.agent import Agent
 from workers.handling.context import Observe, observe_nothing
-from workers.handling.execution import Ended, Run, RunEnvironment, dropped, keeping_of, resumed, run_handler
+from workers.handling.execution import (
+    Ended,
+    Run,
+    RunEnvironment,
+    dropped,
+    keeping_of,
+    of_the_handler,
+    resumed,
+    run_handler,
+)
 from workers.kept.keeping import Keeping
 from workers.kept.outlet import WorkerBus, until_redis_answers
 from workers.kept.waits import (
@@ -336,9 +345,10 @@ class Runner:
             await self._retry_as_asked(hand, asked)
         except Fail as refused:
             await self._fail(hand, refused.reason, None)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the rule of this room: a handler never ends the worker
-            if not hand.stopped:
-                await self._fail_by(hand, error)
+        except BaseException as error:
+            if of_the_handler(error) is None:
+                raise
+            await self._fail_unless_stopped(hand, error)  # the rule of this room: a handler never ends the worker
         else:
             if not hand.stopped:
                 await self._finish(hand, ended)
@@ -644,6 +654,10 @@ class Runner:
 
     async def _retry_as_asked(self, hand: Hand, asked: Retry) -> None:
         await self._fail(hand, WAITS if isinstance(asked, WaitOutside) else "retry_asked", asked.after_seconds)
+
+    async def _fail_unless_stopped(self, hand: Hand, error: BaseException) -> None:
+        if not hand.stopped:
+            await self._fail_by(hand, error)
 
     async def _fail_by(self, hand: Hand, error: BaseException) -> None:
         wait = None if isinstance(error, HandlerError) and error.is_final else self._wait_after(hand.job)

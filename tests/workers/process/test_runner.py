@@ -1,5 +1,6 @@
 """From taking a job to its one end, on a bus in memory."""
 
+import asyncio
 import io
 import threading
 from typing import Any
@@ -17,6 +18,7 @@ from workers import Agent, Chat, Fail, InboundMessage, Retry
 from workers.errors import BadHandler, LLMRefused, WaitOutside
 from workers.handling.blocking import BlockingChat
 from workers.handling.context import JobContext
+from workers.process.logs import kind
 from workers.process.vitals import Vitals
 
 SECRET = "the words of a person"
@@ -53,11 +55,105 @@ async def test_a_handlers_exception_is_a_retry_then_a_dead_letter_and_the_worker
     assert SECRET not in output.getvalue()
 
 
-async def test_a_handler_that_calls_sys_exit_is_a_failure_like_any_other() -> None:
-    bus = MemoryBus()
-    async with running(agent_that(SystemExit(3)), bus):
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        SystemExit(3),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        Panic(SECRET),
+        BaseExceptionGroup(SECRET, [ValueError(SECRET), Panic(SECRET)]),
+    ],
+)
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_whatever_a_handler_raises_is_its_own_failure_and_others_go_on(
+    raised: BaseException, in_a_thread: bool
+) -> None:
+    agent, bus, output = Agent(), MemoryBus(), io.StringIO()
+
+    def work(message: InboundMessage) -> None:
+        if message.text == "fails":
+            raise raised
+
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        work(message)
+        await chat.reply("answered")
+
+    agent.on_message()(work if in_a_thread else answer)
+    async with running(agent, bus, output=output):
+        bus.give(job_of("fails"))
+        await bus.until(lambda: bus.failed)
+        bus.give(job_of(number=2))
+        await bus.until(lambda: bus.finished)
+    assert [(one, reason) for one, reason, _ in bus.failed] == [("message-1", "handler_error")]
+    assert f"'exception': '{kind(raised)}'" in output.getvalue()
+    assert SECRET not in output.getvalue()
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_handlers_failure_and_others_go_on() -> None:
+    """One of another scope that was kept and is raised again, say."""
+    agent, bus, kept = Agent(), MemoryBus(), list[BaseException]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as cancelled:
+                kept.append(cancelled)
+                raise
+        raise kept[0]
+
+    async with running(agent, bus):
         bus.give(job_of())
         await bus.until(lambda: bus.failed)
+
+
+async def test_an_interrupt_at_the_keyboard_is_no_failure_of_a_handlers() -> None:
+    bus = MemoryBus()
+
+    async def is_interrupted() -> None:
+        async with running(agent_that(KeyboardInterrupt()), bus):
+            bus.give(job_of())
+            await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await is_interrupted()
+    assert raised.value.split(KeyboardInterrupt)[1] is None
+    assert not bus.failed
+
+
+async def test_what_two_tasks_of_an_interrupted_handler_raise_on_their_way_out_ends_its_own_job_alone() -> None:
+    agent, bus, job = Agent(), MemoryBus(), job_of()
+
+    async def raises_on_its_way_out() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError(SECRET)
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        if message.text == "second":
+            await chat.reply("answered")
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raises_on_its_way_out)
+            nursery.start_soon(trio.sleep_forever)
+            await trio.testing.wait_all_tasks_blocked()
+            bus.supersede(job)
+
+    async with running(agent, bus):
+        bus.give(job)
+        await bus.until(lambda: bus.finished)
+        bus.give(job_of("second", number=2))
+        await bus.until(lambda: len(bus.finished) == 2)
+    assert bus.outcomes == ["superseded", "done"]
 
 
 async def test_retry_and_fail_end_the_job_as_they_say() -> None:
