@@ -8,6 +8,7 @@ from bus.records.keys import JOBS_GROUP, REPLIES_GROUP
 from bus.records.records import (
     MOST_DELIVERIES,
     STOP_ALL,
+    SUSPECTED,
     JobRecord,
     OutboxRecord,
     ReplyRecord,
@@ -77,7 +78,9 @@ class MemoryRecovery:
 
     def _reclaim_job(self, name: str, at: Conversation, entry: Entry, how: Reclaim) -> Reclaimed:
         record = decode_job_record(entry.record)
-        strikes = entry.strikes + (how.is_strike and (entry.began or entry.deliveries == 1))
+        strikes = entry.strikes
+        if how.is_strike and (entry.began or entry.deliveries == 1):
+            strikes = SUSPECTED if how.ran_many and not strikes else max(strikes, 0) + 1
         reason = how.ends_as
         if strikes >= MOST_STRIKES:
             reason = "poison"

@@ -107,10 +107,15 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
         return text if isinstance(text, str) else ""
 
 
+SUSPECTED = -1
+"""The strikes of a job that is one of many which ran when their worker died by itself (rule 8)."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One message to handle. `entry_id` is the fencing token (DESIGN rule 6).
 
-    `strikes`: how many workers have died by themselves while they ran it (rule 8); a job with a strike runs alone.
+    `strikes`: how many workers have died by themselves while they ran it alone or with few others (rule 8); a job with a strike runs alone.
+    SUSPECTED: one has died that ran it with many; it runs with few others.
     `has_past`: it may be a dead letter that was brought back and has sent something before, or the answer that a thread waits for.
     `trace`: the parent span of the job and of its replies (bus/telemetry/traces.py); '' if nobody traces. `kind`: of a placed job what it
     is; then `message` has its content as payload, and its sender is who the conversation is with, '' in a group.

@@ -42,12 +42,13 @@ class HeldEntries(msgspec.Struct, frozen=True):
 class Reclaim(msgspec.Struct, frozen=True, kw_only=True):
     """Why an entry is taken from its holder. `idle_ms`: it was silent for so long (0: it is known to be gone).
 
-    `is_strike`: the worker died by itself. `ends_as`: the job becomes a dead letter with this reason. `apology` makes the reply for the
+    `is_strike`: the worker died by itself. `ran_many`: jobs, of which one is not struck, but suspected first. `ends_as`: the job becomes a dead letter with this reason. `apology` makes the reply for the
     sender of a job that becomes a dead letter.
     """
 
     idle_ms: int = 0
     is_strike: bool = False
+    ran_many: bool = False
     ends_as: str | None = None
     apology: Callable[[JobRecord], bytes] | None = None
 
@@ -145,7 +146,7 @@ class Recovery:
             job.job_id,
             (
                 *(job.conversation_id, pending.entry_id, pending.consumer, job.job_id, how.idle_ms, MOST_DELIVERIES),
-                *("1" if how.is_strike else "0", how.ends_as or "", apology),
+                *(_strike(how), how.ends_as or "", apology),
             ),
         )
 
@@ -212,6 +213,13 @@ class Recovery:
             answer = await self._client.script("forget_consumers", [held.stream], held.group, idle_ms)
             removed += cast(int, answer)
         return removed
+
+
+def _strike(how: Reclaim) -> str:
+    """Returns the script's word for what a death says of the job."""
+    if not how.is_strike:
+        return "0"
+    return "many" if how.ran_many else "1"
 
 
 def _nobody_asked(_name: str, _error: Exception) -> None:

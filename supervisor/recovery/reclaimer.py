@@ -27,6 +27,8 @@ UPKEEP_EVERY = 60
 SHOW_EVERY = 3  # turns of a second: typing is shown for 5 s
 AUDIT_AFTER_MS = 60_000  # conversations that have been busy for so long are audited
 
+MOST_RUN_ALONE = 4
+"""What a worker that died ran, up to so many jobs, runs alone next, one after the other; of more, few run together first (rule 8)."""
 MOST_SAID = 1000  # entries that could not be offered again and were logged; beyond it they are logged anew
 
 log = structlog.get_logger()
@@ -113,9 +115,10 @@ class Reclaimer:
         `by_itself`: it counts as a strike for the jobs that it was running (DESIGN rule 8). `overran`: entries of jobs whose time limit it
         was killed for; they become dead letters.
         """
-        how = Reclaim(is_strike=by_itself and self._counts_strikes)
         try:
-            for pending in await self._recovery.pending(self._recovery.jobs, consumer=consumer):
+            held = await self._recovery.pending(self._recovery.jobs, consumer=consumer)
+            how = Reclaim(is_strike=by_itself and self._counts_strikes, ran_many=len(held) > MOST_RUN_ALONE)
+            for pending in held:
                 is_over = pending.entry_id in overran
                 await self._release(
                     self._recovery.jobs, pending, Reclaim(ends_as="timeout", idle_ms=0) if is_over else how

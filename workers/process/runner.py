@@ -176,6 +176,8 @@ class Runner:
         )
         self._hands: dict[str, Hand] = {}
         self._long_runs = LongRuns(min(LONG_SECONDS, settings.job_seconds))
+        self._others_wait = False
+        """Others than the suspects that run were handed back to wait for their turn."""
         self._room = trio.Event()
         self._taking = trio.CancelScope()
         self._company: trio.Nursery | None = None
@@ -233,23 +235,35 @@ class Runner:
             self._clear_the_way()
 
     def _free(self) -> int:
-        """Returns how many more jobs to take; 0 while one must run alone."""
-        if any(hand.job.strikes for hand in self._hands.values()):
-            return 0
-        return self._settings.concurrency - len(self._hands)
+        """Returns how many more jobs to take; while there are suspects, which nothing else runs beside, as many as may run with them until another came."""
+        strikes = self._suspicion()
+        if not strikes:
+            return self._settings.concurrency - len(self._hands)
+        return 0 if self._others_wait else self._slots.most(strikes) - len(self._alike(strikes))
+
+    def _suspicion(self) -> int:
+        """Returns the strikes of the first suspect; 0 if there is none."""
+        return next((hand.job.strikes for hand in self._hands.values() if hand.job.strikes), 0)
+
+    def _alike(self, strikes: int) -> list[Hand]:
+        return [hand for hand in self._hands.values() if hand.job.strikes == strikes]
 
     def _clear_the_way(self) -> None:
-        """Hands back jobs that were taken and cannot begin: all when draining, all others if one is to run alone."""
-        suspect = next((hand for hand in self._hands.values() if hand.job.strikes), None)
+        """Hands back jobs that were taken and cannot begin: all when draining, else all but the next few where one is a suspect."""
+        strikes, self._others_wait = self._suspicion(), False
+        if not strikes and not self._taking.cancel_called:
+            return
+        next_few = () if self._taking.cancel_called else self._alike(strikes)[: self._slots.most(strikes)]
         for hand in self._hands.values():
-            if not hand.begun and (self._taking.cancel_called or (suspect is not None and hand is not suspect)):
+            if not hand.begun and hand not in next_few:
                 hand.scope.cancel()
+                self._others_wait = True
 
     async def _carry(self, hand: Hand) -> None:
         """Takes one job from its taking to its end."""
         try:
             with hand.scope:
-                async with self._slots.alone() if hand.job.strikes else self._slots.one():
+                async with self._slots.one(hand.job.strikes):
                     # It was cancelled when the slot became free: not begun, so it is handed back.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     hand.begin(self._tracing)

@@ -2,7 +2,7 @@
 -- KEYS board
 -- ARGV 1 conversation_id  2 entry  3 consumer that held it  4 job_id
 --      5 idle time (ms) from which it counts as lost (0: its death was seen)  6 most deliveries
---      7 '1': the worker died by itself, which is a strike for what it was running (rule 8)
+--      7 '1': the worker died by itself, which is a strike for what it was running (rule 8); 'many': so it did, and it ran many
 --      8 why it ends now ('timeout'), or ''  9 an apology (reply record) if it becomes a dead letter, or ''
 -- -> kept | restarted | dead, reason
 local pending = redis.call('XPENDING', JOBS, JOBS_GROUP, ARGV[2], ARGV[2], 1, ARGV[3])
@@ -14,7 +14,13 @@ settle(JOBS, JOBS_GROUP, ARGV[2])
 if not job then return { 'kept' } end
 count_write()
 local strikes = tonumber(job.s or 0)
-if ARGV[7] == '1' and began then strikes = strikes + 1 end
+-- One of many is suspected first (-1): it runs with few others next, and what was one of few alone. So poison is found soon, and what is none
+-- does not wait until all others were run one by one.
+if ARGV[7] == 'many' and strikes == 0 and began then
+  strikes = -1
+elseif ARGV[7] ~= '0' and began then
+  strikes = math.max(strikes, 0) + 1
+end
 local reason
 if strikes >= 2 then
   reason = 'poison'

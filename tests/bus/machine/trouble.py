@@ -12,12 +12,12 @@ from tests.bus.scenes import at_once
 class Trouble(Company):
     """What happens to them."""
 
-    @rule(at=who, is_seen=st.booleans())
-    def a_worker_dies(self, at: int, is_seen: bool) -> None:
+    @rule(at=who, is_seen=st.booleans(), ran_many=st.booleans())
+    def a_worker_dies(self, at: int, is_seen: bool, ran_many: bool) -> None:
         gone, self.workers[at] = self.workers[at], self._worker()
         if is_seen:
             lease = self._reconnected(at).half.recovery
-            self._reclaim(at, lease.jobs, Reclaim(is_strike=True), gone.half.name)
+            self._reclaim(at, lease.jobs, Reclaim(is_strike=True, ran_many=ran_many), gone.half.name)
 
     @rule(at=who, is_seen=st.booleans())
     def a_supervisor_dies(self, at: int, is_seen: bool) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.records.records import MOST_DELIVERIES, Job
+from bus.records.records import MOST_DELIVERIES, SUSPECTED, Job
 from bus.steps.job_steps import APOLOGY_PLACE, Emitted, Failed, Finished, Taken
 from bus.steps.policies import Policies
 from bus.steps.recovery import Reclaim
@@ -13,6 +13,7 @@ from tests.bus.talk import Talk, answer, taken, talk_and_worker
 
 LEASE_MS = 15_000
 STRIKE = Reclaim(is_strike=True)
+ONE_OF_MANY = Reclaim(is_strike=True, ran_many=True)
 
 
 async def test_rule_6_a_fenced_worker_changes_nothing(scene: Scene) -> None:
@@ -162,6 +163,31 @@ async def test_rule_8_what_kills_its_worker_twice_is_poison(scene: Scene) -> Non
         assert (reclaimed.outcome, reclaimed.reason) == (outcome, reason)
 
 
+async def test_rule_8_what_was_one_of_many_is_suspected_first_then_struck_and_then_poison(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for strikes, outcome in ((0, "restarted"), (SUSPECTED, "restarted"), (1, "dead")):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == strikes
+        await worker.steps.start(job)
+        [reclaimed] = await talk.reclaim(ONE_OF_MANY)
+        assert reclaimed.outcome == outcome
+    assert reclaimed.reason == "poison"
+
+
+async def test_rule_8_a_suspect_that_was_one_of_few_is_struck(scene: Scene) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    for strikes, ran_many in ((0, True), (SUSPECTED, False), (1, True)):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == strikes
+        await worker.steps.start(job)
+        [reclaimed] = await talk.reclaim(Reclaim(is_strike=True, ran_many=ran_many))
+    assert reclaimed.reason == "poison"
+
+
 async def test_rule_8_a_first_delivery_counts_as_begun_a_later_one_when_it_says_so(scene: Scene) -> None:
     talk, worker = await talk_and_worker(scene)
     await talk.accept(1)
@@ -170,6 +196,21 @@ async def test_rule_8_a_first_delivery_counts_as_begun_a_later_one_when_it_says_
         assert job is not None
         assert job.strikes == strikes
         assert [one.outcome for one in await talk.reclaim(STRIKE)] == ["restarted"]
+
+
+@pytest.mark.parametrize("before", [0, SUSPECTED])
+async def test_rule_8_what_had_not_begun_is_neither_suspected_nor_struck(scene: Scene, before: int) -> None:
+    talk, worker = await talk_and_worker(scene)
+    await talk.accept(1)
+    begun = await worker.take()
+    assert begun is not None
+    await worker.steps.start(begun)
+    await talk.reclaim(ONE_OF_MANY if before else Reclaim())
+    for how in (ONE_OF_MANY, STRIKE, ONE_OF_MANY):
+        job = await worker.take()
+        assert job is not None
+        assert job.strikes == before
+        await talk.reclaim(how)
 
 
 async def test_rule_8_a_strike_outlives_what_is_handed_back_and_what_is_tried_again(scene: Scene) -> None:

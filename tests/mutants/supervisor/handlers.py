@@ -466,5 +466,14 @@ HANDLERS = (
             "None if isinstance(error, HandlerError) and error.is_final else",
             "",
         ),
+        ("beside_suspects_nothing_more_is_taken_while_others_wait", "return 0 if self._others_wait else", "return"),
+        ("what_may_not_run_with_suspects_is_handed_back", "if not hand.begun and hand not in next_few:", "if False:"),
+    ),
+    *of(
+        "workers/process/slots.py",
+        ("tests/workers/process/test_runner.py",),
+        ("what_runs_at_once_is_alike", "strikes != self._strikes or ", ""),
+        ("suspects_are_few", "isqrt(self._count)", "self._count"),
+        ("what_is_struck_is_alone", "return 1 if strikes > 0", "return 2 if strikes > 0"),
     ),
 )

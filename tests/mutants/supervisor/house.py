@@ -82,6 +82,8 @@ HOUSE = (
         ("a_clock_is_put_back_once", "            self._clock.back_seconds = 0.0\n\n", "\n"),
         ("strikes_only_where_they_count", "is_strike=by_itself and self._counts_strikes", "is_strike=by_itself"),
         ("a_death_that_was_ordered_is_no_strike", "is_strike=by_itself and self._counts_strikes", "is_strike=self._counts_strikes"),
+        ("many_are_suspected_first", "len(held) > MOST_RUN_ALONE", "False"),
+        ("few_are_struck_at_once", "len(held) > MOST_RUN_ALONE", "True"),
         ("the_dead_of_this_host_wait_for_no_lease", "if self._instance.knows_dead(consumer):", "if False:"),
     ),
     *of(

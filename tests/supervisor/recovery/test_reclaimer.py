@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from bus.records.keys import JOBS_GROUP
-from bus.records.records import Job
+from bus.records.records import SUSPECTED, Job
 from bus.transport.client import RedisUnavailable
 from host.instance import Instance
 from supervisor.recovery.lease_clock import LeaseClock
-from supervisor.recovery.reclaimer import TIMES, Reclaimer, ReclaimerTimes, Shown
+from supervisor.recovery.reclaimer import MOST_RUN_ALONE, TIMES, Reclaimer, ReclaimerTimes, Shown
 from tests.redis_server import redis_server, running_redis
 from tests.supervisor.builders import (
     WAIT_SECONDS,
@@ -137,6 +137,24 @@ async def test_a_death_is_a_strike_where_the_worker_died_by_itself_and_strikes_c
             await taken_and_left(core, name)
             await reclaimer(core, counts_strikes=counts_strikes).worker_died(name, by_itself=by_itself)
             assert (await next_job(core)).strikes == strikes
+
+
+@pytest.mark.parametrize(("ran", "strikes"), [(MOST_RUN_ALONE, 1), (MOST_RUN_ALONE + 1, SUSPECTED)])
+async def test_what_was_one_of_many_that_a_dead_worker_ran_is_suspected_first(
+    tmp_path: Path, ran: int, strikes: int
+) -> None:
+    with redis_server(tmp_path) as url:
+        rest = FakeRest()
+        async with open_core(url, rest) as core:
+            await core.prekeys.publish()
+            name = core.instance.worker_name(7)
+            ada = Person(rest)
+            ada.meet()
+            for number in range(ran):
+                await core.push(ada.say(seq=1, conversation=f"{CONVERSATION[:-2]}{number:02x}"))
+                await taken_and_left(core, name)
+            await reclaimer(core).worker_died(name, by_itself=True)
+            assert [(await next_job(core)).strikes for _ in range(ran)] == [strikes] * ran
 
 
 async def test_the_lease_of_the_living_is_theirs_and_that_of_the_dead_of_this_host_is_taken(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from bus.records.records import Job
+from bus.records.records import SUSPECTED, Job
 from bus.steps.job_steps import Emitted, Finished
 from bus.steps.policies import APOLOGY
 from tests.workers.builders import agent_that, running
@@ -456,6 +456,31 @@ async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_othe
     assert bus.finished[2:] == ["message-3", "message-4"]
     assert at_once == [2, 1, 1, 1]
     assert bus.handed_back == []
+
+
+async def test_suspects_run_few_at_a_time_among_themselves(autojump_clock: trio.testing.MockClock) -> None:
+    bus, at_once = MemoryBus(), list[int]()
+    agent, running_now = Agent(), set[str]()
+
+    @agent.on_message()
+    async def answer(message: InboundMessage, chat: Chat) -> None:
+        running_now.add(message.message_id)
+        await trio.sleep(10)
+        at_once.append(len(running_now))
+        running_now.discard(message.message_id)
+
+    async with running(agent, bus, concurrency=5):
+        bus.give(job_of(number=1), job_of(number=2))
+        await bus.until(lambda: len(bus.held) == 2)
+        await trio.sleep(1)
+        bus.give(*(job_of(number=number, strikes=SUSPECTED) for number in (3, 4, 5)), job_of(number=6))
+        await bus.until(lambda: len(bus.finished) == 5)
+        bus.give(job_of(number=7, strikes=1))
+        await bus.until(lambda: len(bus.finished) == 6)
+    assert at_once == [2, 1, 2, 1, 1, 1]
+    assert sorted(bus.finished[2:4]) == ["message-3", "message-4"]
+    assert bus.finished[4:] == ["message-5", "message-7"]
+    assert bus.handed_back == ["message-6"], "to whichever worker is free"
 
 
 async def test_the_sender_of_a_dead_letter_gets_the_apology_that_the_agent_declares() -> None:
