@@ -32,6 +32,7 @@ class Agent(End):
         self.refused: list[str] = []
         self.gaps = 0
         self._next: dict[str, int] = {}
+        self._known: set[str] = set()
         self._wants_poll = False
 
     @property
@@ -69,8 +70,11 @@ class Agent(End):
             self._wants_poll = True
 
     def _queue(self, frame: Frame) -> None:
+        """Once, whether it was pushed, polled or both: what could not be read is no duplicate of anything that was."""
         self._is_numbered(str(frame["conversation_id"]), frame)
-        self.frames.append(frame)
+        if frame["message_id"] not in self._known:
+            self._known.add(str(frame["message_id"]))
+            self.frames.append(frame)
 
     def _is_numbered(self, conversation_id: str, told: Frame) -> None:
         following = int(str(told["conversation_seq"])) + 1
