@@ -24,7 +24,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("bus/memory/outbound.py", "bus/memory/outside.py", "bus/memory/placing.py", "bus/memory/recovery.py"),
     ),
     "it starts, watches and ends processes: real ones hold it, which take too long to be run once for each guard": (
-        *("host/embedded.py", "host/parent_death.py", "host/process_end.py", "host/strays.py", "host/stacks.py"),
+        *("host/embedded.py", "host/parent_death.py", "host/process_end.py", "host/strays.py", "host/stacks.py", "host/forks.py"),
         *("host/tuning.py", "host/lean_imports.py", "supervisor/__main__.py", "supervisor/run/app.py"),
         *("supervisor/run/core.py", "supervisor/run/parts.py", "supervisor/run/drain.py", "supervisor/keeper/supervisor_process.py", "supervisor/keeper/supervision.py"),
         *("supervisor/files/process.py", "supervisor/keeper/files_gate.py"),

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from bus.records.records import InboundMessage
+from host.forks import is_forked
 from workers.errors import ChatClosed
 from workers.files.inbound import TEXT_CHARACTERS, FormFile, InboundFile, Message, Quoted, QuotedWords
 from workers.files.limits import DOWNLOADED_BYTES
@@ -44,7 +45,9 @@ Result = TypeVar("Result")
 
 
 def _run(function: Callable[..., Awaitable[Result]], *arguments: object) -> Result:
-    """What the function returns, run in the event loop. Raises ChatClosed in a thread that is not the handler's own."""
+    """What the function returns, run in the event loop. Raises ChatClosed in a thread that is not the handler's own, and in another process."""
+    if is_forked():
+        raise ChatClosed("in a process that its handler has forked: return what it finds, and say it in the handler")
     try:
         trio.from_thread.check_cancelled()
     except RuntimeError:

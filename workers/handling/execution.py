@@ -20,6 +20,7 @@ from bus.records.journal import READ_ENTRY
 from bus.records.records import InboundMessage, Job, Payload, is_answer_to_card
 from bus.steps.job_steps import Said, Settled
 from bus.steps.thread_steps import Effect
+from host.forks import ForksStay
 from workers.errors import HandlerGone, NoAnswer, Outcome, Suspended, WrongLoop
 from workers.files.files import FileWay
 from workers.files.inbound import messages_in
@@ -50,7 +51,7 @@ class RunEnvironment:
     `shared`: what the agent's lifespan yielded. `tell_swallowed` hears what a handler that waits raised while it was unwound, `tell_caught` by which
     exception one was unwound that caught it and went on, `hangs` what a run leaves whose handler does not end although it waits, and in which task.
     `deadline`: when all of them end (trio's clock); a handler's own deadline is earlier. `tell_tool_failed` hears by which exception which tool of
-    a job's model has failed. `files`: the way to files.
+    a job's model has failed, `tell_forked` that a process came back which its handler has forked, and what that raised. `files`: the way to files.
     """
 
     agent: Agent
@@ -64,6 +65,7 @@ class RunEnvironment:
     hangs: "Callable[[Job, Ended, trio.lowlevel.Task], Awaitable[None]] | None" = None
     deadline: float = math.inf
     tell_tool_failed: Callable[[Job, str, BaseException], None] = lambda _job, _name, _error: None
+    tell_forked: Callable[[Job, BaseException | None], None] = lambda _job, _error: None
     files: FileWay | None = None
 
 
@@ -384,13 +386,20 @@ class _Begun:
     async def _invoke(self, binding: Binding, present: Present) -> None:
         """Calls a function of the owner: an async one here, another in a thread."""
         await binding.load(present)
+        tell_forked = partial(self.environment.tell_forked, self.run.job)
         if binding.is_async:
-            result = binding.call(present)
-            if inspect.isawaitable(result):
-                await result
+            with ForksStay(tell_forked):
+                result = binding.call(present)
+                if inspect.isawaitable(result):
+                    await result
             return
+
+        def call() -> None:
+            with ForksStay(tell_forked):
+                binding.call(present)
+
         # Not abandoned on cancel: a thread cannot be stopped, so its slot is free only after its end.
-        await trio.to_thread.run_sync(binding.call, present, limiter=self.environment.threads)
+        await trio.to_thread.run_sync(call, limiter=self.environment.threads)
 
     def _leave_what_is_kept(self) -> None:
         """Has the state, the store's changes and what was said written with the job's end; a run that waits leaves that to the one that goes on."""

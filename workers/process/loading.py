@@ -13,6 +13,7 @@ import msgspec
 
 from bus.records.control import StartFailed
 from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
+from host.forks import ForksStay
 from workers.handling.agent import Agent
 from workers.process.start_errors import report_of
 
@@ -36,7 +37,8 @@ def load_agent(handler: str, directory: Path) -> Agent:
     if not module_name or not attribute:
         raise _refusal("handler", f"a handler is named MODULE:ATTRIBUTE, not {handler!r}")
     try:
-        module = importlib.import_module(module_name)
+        with ForksStay(_say_forked):
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
         # if the innermost line is ours, the module itself was not found
         report = report_of(error, directory, "import", ours=__file__)
@@ -59,6 +61,13 @@ def load_agent(handler: str, directory: Path) -> Agent:
     if not agent.handlers:
         raise _refusal("no_handlers", f"{handler} has no handler; write one under @agent.on_message()", file)
     return agent
+
+
+def _say_forked(_error: BaseException | None) -> None:
+    print(  # noqa: T201 - there is no log here
+        "[hashee] error: worker: a process that the import of the handler has forked came back from it, and is ended",
+        file=sys.stderr,
+    )
 
 
 def owners_files(directory: Path) -> tuple[str, ...]:

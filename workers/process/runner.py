@@ -166,6 +166,7 @@ class Runner:
             tell_caught=self._tell_caught,
             hangs=self._end_hanging,
             tell_tool_failed=self._tell_tool_failed,
+            tell_forked=self._tell_forked,
             agent=agent,
             outlet=bus,
             threads=self._threads,
@@ -642,6 +643,15 @@ class Runner:
             exception=kind(error),
             at=where(error),
             **({"traceback": whole(error)} if self._settings.shows_errors else {}),
+        )
+
+    def _tell_forked(self, job: Job, error: BaseException | None) -> None:
+        """Says, in a process that a handler has forked and that came back from it, that it ends."""
+        self._log.error(
+            "job: a process that its handler has forked came back from it, and is ended",
+            job=job.job_id,
+            **({} if error is None else {"exception": kind(error), "at": where(error)}),
+            remedy="end it with os._exit, or use subprocess or multiprocessing",
         )
 
     async def _end_hanging(self, job: Job, ended: Ended, task: trio.lowlevel.Task) -> None:

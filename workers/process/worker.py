@@ -39,6 +39,7 @@ from host.name_lookups import look_names_up_apart
 from workers.handling.agent import Agent
 from workers.process.control_link import ControlLink
 from workers.process.file_way import file_way, sweep_spool
+from workers.process.forks import Forks
 from workers.process.loading import code_of, owners_files
 from workers.process.logs import Log
 from workers.process.overrun import OverrunWatch
@@ -80,6 +81,7 @@ class Worker:
         self._store: JobStore | None = None
         self._overrun: OverrunWatch | None = None
         self._nursery: trio.Nursery | None = None
+        self._forks = Forks(self._tell_forked)
         self.exit_code = 0
         self.is_opening = False
         """Whether the owner's lifespan is being entered."""
@@ -139,6 +141,7 @@ class Worker:
             code=code_of(agent, current_directory()),
         )
         self._root = trio.lowlevel.current_root_task()
+        self._forks.register()
         self._stalls = StallWatch(self._log)
         self._vitals.watch_loop()
         with self._lock:
@@ -228,6 +231,12 @@ class Worker:
         else:
             self._log.info("worker: a thread does its work in Redis again", thread=who)
 
+    def _tell_forked(self, _error: BaseException | None) -> None:
+        self._log.error(
+            "worker: a process that its code has forked waits in the event loop, and is ended",
+            remedy="what it does may use no chat and no await: end it with os._exit, or use subprocess or multiprocessing",
+        )
+
     async def _watch_threads(self) -> None:
         """Hands back all jobs and ends the worker if one of our threads has ended, which is a defect: another worker takes over."""
         while not (dead := self._dead_threads()):  # noqa: ASYNC110 - a thread that ends tells nobody
@@ -282,6 +291,7 @@ class Worker:
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self._forks.hears(signal.SIGTERM, signal.SIGINT)
             async for _signal in signals:
                 self.command(Drain() if self._ending is None else Stop())
 

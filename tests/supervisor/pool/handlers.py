@@ -4,6 +4,7 @@ A command with `_once` does it the first time only, which a file that is named l
 """
 
 import ctypes
+import multiprocessing
 import os
 import re
 import signal
@@ -37,6 +38,17 @@ def is_first_time(path: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+@agent.on_message("text", when="fork in a thread")
+def fork_in_a_thread(chat: BlockingChat) -> None:
+    """What it forks speaks too."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        chat.reply(f"thread: {os.waitstatus_to_exitcode(status)}")
+    else:
+        chat.reply("in the child")
 
 
 @agent.on_message("text")
@@ -105,8 +117,28 @@ async def act(  # noqa: PLR0912 - a table
         case "leak_and_wait":
             hoard.append(b"x" * (int(rest) << 20))
             await trio.sleep_forever()
+        case "fork":
+            await fork(rest, chat)
+        case "terminate":
+            children = [multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)) for _ in range(30)]
+            for child in children:  # the signal comes while it begins
+                child.start()
+                child.terminate()
+                child.join()
+            await chat.reply(f"ended by signal {sorted({-(child.exitcode or 0) for child in children})}")
         case _:
             await chat.reply(f"re: {message.text.partition(' ')[0] if command == 'again' else message.text}")
+
+
+async def fork(what: str, chat: Chat) -> None:
+    """What it forks comes back in one of three ways. Answers with its exit status."""
+    if child := os.fork():
+        _, status = await trio.to_thread.run_sync(os.waitpid, child, 0)
+        await chat.reply(f"{what}: {os.waitstatus_to_exitcode(status)}")
+    elif what == "raises":
+        raise LookupError("in the child")
+    elif what == "says":
+        await chat.reply("in the child")
 
 
 @agent.on_message("system")

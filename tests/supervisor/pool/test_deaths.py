@@ -91,6 +91,31 @@ async def test_a_fork_bombs_child_left_behind_ends_with_its_worker_even_in_a_ses
             await until(lambda: not Path(f"/proc/{grandchild}").exists())  # reaped, too
 
 
+async def test_what_a_handler_forks_never_goes_on_as_the_worker_and_is_ended_by_its_signals(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it returns, raises, waits in the event loop or speaks: two processes would take each other's answers of one connection."""
+    expected = {
+        "fork returns": "returns: 0",
+        "fork raises": "raises: 1",
+        "fork says": "says: 0",
+        "fork in a thread": "thread: 1",
+        "terminate": f"ended by signal [{signal.SIGTERM.value}]",
+        "hello": "re: hello",
+    }
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, running_pool(order_of(url)) as run:
+            for number, (said, answer) in enumerate(expected.items()):
+                await ask(bus, said, conversation=f"conversation {number}")
+                assert await text_answer(bus) == answer
+            assert run.exits == []
+    shown = "".join(capfd.readouterr())
+    assert shown.count("forked came back from it, and is ended") == 3
+    assert shown.count("forked waits in the event loop, and is ended") == 1
+    assert '"exception": "LookupError", "at": "handlers.py' in shown
+    assert '"exception": "ChatClosed", "at": "handlers.py' in shown
+
+
 async def test_five_deaths_in_a_minute_are_a_crash_loop_and_the_healthy_worker_goes_on(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url), 2, backoff_last_seconds=600) as run:
