@@ -22,8 +22,11 @@ from urllib.parse import quote
 import trio
 
 from host import parent_death
-from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE
+from host.append_only import damaged_by_its_log, refuse_damaged
+from host.private_files import write_over
+from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE, REDIS_SOCKET, VERSION_FILE
 from host.socket_place import PRIVATE_MODE, place_of_socket, socket_path
+from host.whole_file import read_whole
 
 OLDEST_REDIS = (7, 0)  # the first with an append-only file in parts
 READY_POLL_SECONDS = 0.02
@@ -32,6 +35,8 @@ SYNC_INTERVAL_SECONDS = 1.0
 REWRITE_AFTER_SECONDS = 86400.0  # what was deleted must leave the file within a day
 REWRITE_CHECK_SECONDS = 600.0  # how late a rewrite may be
 LOG_LIMIT_BYTES = 1 << 20
+MOST_LOG_BYTES = 64 << 20  # a log is moved aside at each start
+MOST_VERSION_BYTES = 200
 LEAST_REWRITE_BYTES = 16 << 20  # of an append-only file; smaller ones are not worth a fork
 MOST_COMMAND_BYTES = 64 << 20  # the last replies of a job go out in one command
 MOST_ANSWER_BYTES = 64 << 20  # of one connection that does not read; sixteen jobs of the largest messages are 23 MB
@@ -87,7 +92,7 @@ class Layout:
 
     @property
     def version_path(self) -> Path:
-        return self.data_dir / "server-version"
+        return self.data_dir / VERSION_FILE
 
 
 def find_server(search_path: str | None = None) -> ServerBinary:
@@ -162,13 +167,13 @@ def prepare(state_dir: Path, runtime_dir: Path) -> Layout:
     data_dir = state_dir / DATA_FOLDER
     data_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     data_dir.chmod(PRIVATE_MODE)
-    return Layout(data_dir, socket_path(data_dir / "redis.sock", state_dir, runtime_dir))
+    return Layout(data_dir, socket_path(data_dir / REDIS_SOCKET, state_dir, runtime_dir))
 
 
 def layout_of(state_dir: Path, runtime_dir: Path) -> Layout:
     """Returns the paths and makes nothing. Raises `RuntimeDirectoryUnsafe`, OSError."""
     data_dir = state_dir / DATA_FOLDER
-    return Layout(data_dir, place_of_socket(data_dir / "redis.sock", state_dir, runtime_dir))
+    return Layout(data_dir, place_of_socket(data_dir / REDIS_SOCKET, state_dir, runtime_dir))
 
 
 def arguments(binary: ServerBinary, layout: Layout, fsync: str, most_bytes: int = 0) -> list[str]:
@@ -222,7 +227,9 @@ def start(
     """Starts the server: call it from the main thread (host/parent_death.py). It inherits the lock and no secret.
 
     It has a process group of its own: Ctrl-C reaches the whole foreground group and would end it before the drain.
+    Raises StoreDamaged where it would not load all that was written, and OSError; nothing was started or changed then.
     """
+    refuse_damaged(layout.append_only_dir)
     if layout.log_path.exists() and layout.log_path.stat().st_size > LOG_LIMIT_BYTES:
         layout.log_path.replace(layout.log_path.with_suffix(".log.1"))
     layout.socket_path.unlink(missing_ok=True)
@@ -240,16 +247,27 @@ def start(
 
 def note_version(binary: ServerBinary, layout: Layout) -> str | None:
     """Notes which server runs on these files; returns the former one's name if that was another."""
-    former = layout.version_path.read_text(encoding="utf-8").strip() if layout.version_path.exists() else None
-    layout.version_path.write_text(f"{binary}\n", encoding="utf-8")
+    former = None
+    with suppress(OSError):
+        former = read_whole(layout.version_path, MOST_VERSION_BYTES).decode("utf-8", "replace").strip()
+    if former != str(binary):
+        write_over(layout.version_path, f"{binary}\n".encode())
     return former if former != str(binary) else None
 
 
 def last_log_lines(layout: Layout, count: int = 5) -> list[str]:
     try:
-        return layout.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
-    except FileNotFoundError:
+        said = read_whole(layout.log_path, MOST_LOG_BYTES)
+    except OSError:
         return []
+    return said.decode("utf-8", "replace").splitlines()[-count:]
+
+
+def refuse_damaged_by_log(layout: Layout, pid: int) -> None:
+    """Raises StoreDamaged where the server `pid`, which has just ended, says that it could not read its files."""
+    own = [line for line in last_log_lines(layout) if line.startswith(f"{pid}:")]
+    if (damaged := damaged_by_its_log(own, layout.append_only_dir)) is not None:
+        raise damaged
 
 
 async def command(layout: Layout, name: str) -> str:

@@ -25,11 +25,13 @@ from bus.views.backlog import Backlog, ServerFacts
 from bus.whole.restore_switch import RestoreSwitch
 from bus.whole.restoring import Restoring
 from crypto.keystore import encode_keystore
+from host.append_only import StoreDamaged
 from host.budgets import MIB
 from host.private_files import FOLDER_MODE, make_folder, write_new
 from host.reasons import fault_of_file
 from host.redis_folder import DATA_FOLDER
 from host.unreadable import UNREADABLE
+from host.whole_file import read_whole
 from supervisor.backup import switching
 from supervisor.backup.contents import Manifest, time_of
 from supervisor.backup.counts import BackupCounts
@@ -39,6 +41,7 @@ from supervisor.backup.reading import BackupKey, Proven, read_backup
 from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.peers.grant_ledger import HEAD_FILE
 from supervisor.recovery.time_guard import FILE as SEEN_FILE
+from supervisor.recovery.time_guard import MOST_BYTES
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, STORE_SECRET_FILE, RestoreUnfinished, Secret
 from supervisor.store.access import QUIET, Quiet, rewrite_and_sync, server_on, who_is_connected
@@ -220,7 +223,7 @@ class Restore:
         try:
             async with server_on(state_dir, self._settings, lock_fd) as layout, open_redis(layout.url) as client:
                 return await _standing(client, Names(self._settings.agent_id), seen)
-        except (RedisDoesNotStart, RedisFailed) as problem:
+        except (RedisDoesNotStart, StoreDamaged, RedisFailed) as problem:
             if wishes.over_newer:
                 return Standing(seen.count, seen.epoch)
             raise RestoreRefused(
@@ -349,8 +352,8 @@ class _Seen(msgspec.Struct):
 
 def _seen(file: Path) -> _Seen:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Seen)
-    except (FileNotFoundError, *UNREADABLE):
+        return msgspec.json.decode(read_whole(file, MOST_BYTES), type=_Seen)
+    except (OSError, *UNREADABLE):
         return _Seen()
 
 

@@ -13,11 +13,14 @@ from typing import Literal
 import msgspec
 
 from host.private_files import FOLDER_MODE, sync_folder, write_over
+from host.unreadable import UNREADABLE
+from host.whole_file import read_whole
 from supervisor.keeper.state_directory import AlreadyRunning, take_lock
-from supervisor.settings.secrets import RESTORE_JOURNAL_FILE
+from supervisor.settings.secrets import RESTORE_JOURNAL_FILE, JournalDamaged
 
 PREPARED = "restoring"
 JOURNAL_FORMAT = 1
+MOST_JOURNAL_BYTES = 1 << 20
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -65,10 +68,13 @@ def decide(state_dir: Path, journal: Journal) -> None:
 
 
 def complete(state_dir: Path) -> Journal | None:
-    """Completes a decided restore; returns its journal, None if there is none. The caller holds the lock. Raises OSError, msgspec.DecodeError."""
+    """Completes a decided restore; returns its journal, None if there is none. The caller holds the lock. Raises OSError, JournalDamaged."""
     if not is_decided(state_dir):
         return None
-    journal = msgspec.json.decode((state_dir / RESTORE_JOURNAL_FILE).read_bytes(), type=Journal)
+    try:
+        journal = msgspec.json.decode(read_whole(state_dir / RESTORE_JOURNAL_FILE, MOST_JOURNAL_BYTES), type=Journal)
+    except UNREADABLE:
+        raise JournalDamaged(state_dir) from None
     aside, prepared = state_dir / journal.aside, prepared_place(state_dir)
     aside.mkdir(mode=FOLDER_MODE, exist_ok=True)
     for name in journal.replaced:
@@ -89,7 +95,7 @@ def complete(state_dir: Path) -> Journal | None:
 def after_interruption(state_dir: Path) -> After | None:
     """Completes or cleans up an interrupted restore; returns which state counts, None if there was none or the agent runs.
 
-    Raises OSError, msgspec.DecodeError, SettingsError.
+    Raises OSError, JournalDamaged, SettingsError.
     """
     if not (is_decided(state_dir) or prepared_place(state_dir).exists()):
         return None

@@ -11,6 +11,7 @@ from traceback import extract_tb
 from typing import TypeGuard
 
 from bus.settings.reader import SettingsError
+from host.append_only import StoreDamaged
 from host.embedded import ServerMissing
 from host.log_stream import NullDeviceUnusable
 from host.reasons import FULL, fault_of_file, fault_of_output, leaves_of, remedy_of_threads
@@ -18,7 +19,7 @@ from host.socket_place import RuntimeDirectoryUnsafe
 from supervisor.control.control_socket import ControlTaken
 from supervisor.keeper.state_directory import AlreadyRunning
 from supervisor.settings.env_files import EnvFileError
-from supervisor.settings.secrets import RestoreUnfinished, RotationUnfinished, StoreSecretDamaged
+from supervisor.settings.secrets import JournalDamaged, RestoreUnfinished, RotationUnfinished, StoreSecretDamaged
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again does not help
 EXIT_CRASHED = 70  # EX_SOFTWARE
@@ -34,6 +35,8 @@ REFUSALS = (
     ServerMissing,
     NullDeviceUnusable,
     RuntimeDirectoryUnsafe,
+    StoreDamaged,
+    JournalDamaged,
     StoreSecretDamaged,
     RotationUnfinished,
     RestoreUnfinished,

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from bus.files.calls import CallFailure
 from host.private_files import write_over
 from host.unreadable import UNREADABLE
+from host.whole_file import read_whole
 
 COUNTS_FILE = "files.counts"
 MOST_BYTES = 64 * 1024
@@ -51,8 +52,7 @@ class CountsFile:
     def read(self) -> FileCounts:
         """Returns what stands there; nothing but zeros where there is nothing, or something else."""
         try:
-            with self._path.open("rb") as file:
-                return msgspec.json.decode(file.read(MOST_BYTES), type=FileCounts)
+            return msgspec.json.decode(read_whole(self._path, MOST_BYTES), type=FileCounts)
         except (OSError, *UNREADABLE):
             return FileCounts()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bus.files.proofs import KEY_BYTES, FilesKey
 from host.private_files import write_over
+from host.whole_file import read_whole
 
 FILES_KEY_FILE = "files.key"
 
@@ -22,8 +23,7 @@ def write_files_key(state_dir: Path, key: FilesKey) -> None:
 def read_files_key(path: Path) -> bytes | None:
     """Returns the raw key; None where there is none, or something else."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(KEY_BYTES + 1)
+        raw = read_whole(path, KEY_BYTES + 1)
     except OSError:
         return None
     return raw if len(raw) == KEY_BYTES else None

@@ -17,6 +17,7 @@ from structlog import get_logger
 
 from bus.settings.files_place import FILES_URL
 from host import embedded
+from host.append_only import StoreDamaged, refuse_damaged
 from host.budgets import Budgets
 from host.children import Children, RestartBackoff
 from host.code_place import Code
@@ -27,7 +28,13 @@ from supervisor.keeper.files_gate import FilesCommand, FilesGate, Listening, fil
 from supervisor.keeper.notify import Notifier
 from supervisor.keeper.redis_server import PrivateRedis, RedisDoesNotStart
 from supervisor.keeper.state_directory import listen, make_private, take_lock, unusable
-from supervisor.keeper.supervision import EXIT_FAILURE, Supervision, SupervisorCommand, UpgradeFailed
+from supervisor.keeper.supervision import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILURE,
+    Supervision,
+    SupervisorCommand,
+    UpgradeFailed,
+)
 from supervisor.settings.keeper import KeeperSettings
 from supervisor.settings.process_limits import ready_limits
 
@@ -85,7 +92,7 @@ async def run_keeper(
 
     `command` makes the supervisor's argument list; `environ` is passed on to it unread.
     `files_command` makes that of its file gate; None: it keeps none. Raises, before anything is
-    started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, RuntimeDirectoryUnsafe.
+    started: SettingsError, AlreadyRunning, ControlTaken, ServerMissing, StoreDamaged, RuntimeDirectoryUnsafe.
     """
     timings = timings or Timings()
     code = Code.of_this_process(environ)
@@ -96,6 +103,8 @@ async def run_keeper(
     layout = embedded.prepare(settings.state_dir, settings.runtime_dir)
     lock_fd = take_lock(settings.state_dir)
     try:
+        if settings.redis_is_private:
+            refuse_damaged(layout.append_only_dir)
         with (
             listen(settings.http_host, settings.http_port) as http_socket,
             _listen_control(settings) as control_socket,
@@ -177,6 +186,7 @@ class Keeper:
         self._draining = False
         self._work_nursery: trio.Nursery | None = None
         self._ending = Exit(0)
+        self._without_redis = Exit(EXIT_FAILURE)
         self._log = get_logger()
 
     async def run(self, signals: AsyncIterator[int], control_socket: socket.socket) -> Exit:
@@ -217,7 +227,7 @@ class Keeper:
         if self._redis is None:
             self._supervising = True
             return Exit(await self._supervision.run())
-        ending = Exit(EXIT_FAILURE)
+        ending: Exit | None = None
         async with trio.open_nursery() as nursery:
             answers = trio.Event()
             nursery.start_soon(self._start_redis, self._redis, redis_nursery, answers, nursery.cancel_scope)
@@ -226,13 +236,18 @@ class Keeper:
             self._supervising = True  # it says to whoever asks that it waits for a Redis that still loads
             ending = Exit(await self._supervision.run())
             nursery.cancel_scope.cancel()
-        return ending
+        return ending or self._without_redis
 
     async def _start_redis(
         self, redis: PrivateRedis, nursery: trio.Nursery, answers: trio.Event, everything: trio.CancelScope
     ) -> None:
         try:
             await redis.start()
+        except StoreDamaged as problem:  # starting again does not help
+            self._without_redis = Exit(EXIT_CONFIGURATION)
+            self._log.error("redis: does not start", why=str(problem))
+            everything.cancel()
+            return
         except (RedisDoesNotStart, OSError) as problem:
             self._log.error("redis: does not start", why=str(problem))
             everything.cancel()

@@ -7,6 +7,7 @@ import trio
 from structlog import get_logger
 
 from host import embedded
+from host.append_only import StoreDamaged
 from host.children import Child, Children, RestartBackoff
 from host.code_place import Code
 
@@ -55,12 +56,14 @@ class PrivateRedis:
         return self._layout.url
 
     async def start(self) -> None:
-        """Starts it. Returns when it answers, however long its file takes to load. Raises `RedisDoesNotStart`, OSError."""
+        """Starts it. Returns when it answers, however long its file takes to load. Raises `RedisDoesNotStart`, StoreDamaged, OSError."""
         if former := embedded.note_version(self._binary, self._layout):
             self._log.warning("redis: another server than before", before=former, now=str(self._binary))
         child = await self._start_once()
         if child.ended.is_set():
-            raise RedisDoesNotStart(await child.wait(), embedded.last_log_lines(self._layout))
+            status = await child.wait()
+            embedded.refuse_damaged_by_log(self._layout, child.pid)
+            raise RedisDoesNotStart(status, embedded.last_log_lines(self._layout))
         self._sync.start()
         self._log.info(
             "redis: ready", server=str(self._binary), pid_of_server=child.pid, maxmemory_bytes=self._most_bytes
@@ -117,7 +120,7 @@ class PrivateRedis:
         except OSError as problem:
             self._log.error("redis: cannot be started", errno=problem.errno, reason=problem.strerror)
             return None
-        except embedded.ServerMissing as problem:
+        except (embedded.ServerMissing, StoreDamaged) as problem:
             self._log.error("redis: cannot be started", reason=str(problem))
             return None
         if not child.ended.is_set():
@@ -125,7 +128,7 @@ class PrivateRedis:
         return child
 
     async def _start_once(self) -> Child:
-        """Starts a server. Returns it when it answers or has ended. Raises OSError, ServerMissing."""
+        """Starts a server. Returns it when it answers or has ended. Raises OSError, ServerMissing, StoreDamaged."""
         python = str(self._code.in_use().python)
         if not self._binary.path.exists():  # it came with a release that was removed
             self._binary = await trio.to_thread.run_sync(embedded.find_server_of, python)

@@ -12,10 +12,11 @@ import stat
 import time
 from pathlib import Path
 
+from bus.settings.places import CONTROL_SOCKET
 from bus.settings.reader import SettingsError
 from bus.settings.shared import STATE_DIR
 from host.own_folder import fault_of_own_folder
-from host.redis_folder import DATA_FOLDER
+from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, LOG_FILE, MANIFEST_FILE, REDIS_SOCKET, VERSION_FILE
 from supervisor.settings.table import HTTP_HOST, HTTP_PORT
 
 LOCK_NAME = "lock"
@@ -25,6 +26,37 @@ LOCK_PATIENCE_SECONDS = 3.0
 LOCK_POLL_SECONDS = 0.05
 LISTEN_BACKLOG = 128
 """Connections that wait for the status page: Python's own default, and the kernel's former bound."""
+
+FILE, FOLDER, NAME = "a file", "a folder", "a socket"
+OURS = {
+    LOCK_NAME: FILE,
+    DATA_FOLDER: FOLDER,
+    f"{DATA_FOLDER}/{LOG_FILE}": FILE,
+    f"{DATA_FOLDER}/{VERSION_FILE}": FILE,
+    f"{DATA_FOLDER}/{REDIS_SOCKET}": NAME,
+    f"{DATA_FOLDER}/{APPEND_ONLY_FOLDER}": FOLDER,
+    f"{DATA_FOLDER}/{APPEND_ONLY_FOLDER}/{MANIFEST_FILE}": FILE,
+    "store.secret": FILE,
+    "store.secret.next": FILE,
+    "restore.journal": FILE,
+    "restoring": FOLDER,
+    "redis-seen.json": FILE,
+    "grants.head": FILE,
+    "files.key": FILE,
+    "files.counts": FILE,
+    CONTROL_SOCKET: NAME,
+    "files.sock": NAME,
+}
+"""What stands where in a state directory, by the names that the rooms above spell (tests/supervisor/settings/test_state_place.py compares them).
+Of a socket that is left any file is removed, but no folder."""
+
+KINDS = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO, which nobody writes into"),
+    (stat.S_ISSOCK, "a socket"),
+)
+UNENTERED = frozenset({errno.EACCES, errno.EPERM})
 
 PRIVATE_MODE = 0o700
 OTHERS = 0o077
@@ -63,10 +95,40 @@ def refuse_unusable(path: Path) -> None:
     fault = fault_of_own_folder(path)
     if fault is not None:
         raise unusable(fault)
-    for one in (path / name for name in (LOCK_NAME, DATA_FOLDER)):
-        if os.path.lexists(one) and not os.access(one, os.R_OK | os.W_OK):
-            whose = f"{one} belongs to uid {one.lstat().st_uid}, and this process is uid {os.geteuid()}"
-            raise unusable(f"{whose}, as after a start by root: chown -R {os.geteuid()} {path}")
+    for name, kind in OURS.items():
+        refused = _unused(path / name, path) if name in (LOCK_NAME, DATA_FOLDER) else None
+        if (fault := refused or _misplaced(path / name, kind)) is not None:
+            raise unusable(fault)
+
+
+def _unused(one: Path, state_dir: Path) -> str | None:
+    """Returns what is to be said where this user may not use what stands there; else None."""
+    if not os.path.lexists(one) or os.access(one, os.R_OK | os.W_OK):
+        return None
+    found, us = one.lstat(), os.geteuid()
+    if found.st_uid != us:
+        return f"{one} belongs to uid {found.st_uid}, and this process is uid {us}, as after a start by root: chown -R {us} {state_dir}"
+    if stat.S_ISLNK(found.st_mode):
+        return None  # to nothing
+    return f"{one} has mode {stat.S_IMODE(found.st_mode):04o}, in which its owner cannot use it: chmod u+rwX {one}"
+
+
+def _misplaced(path: Path, kind: str) -> str | None:
+    """Returns what is to be said where something else stands under one of our names, which would hold up whoever opens it; else None."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        mode = (path.lstat() if kind == NAME else path.stat()).st_mode
+    except OSError as problem:
+        if problem.errno in UNENTERED:  # told by who reads it
+            return None
+        return f"{path} is a link to nothing ({problem.strerror}): move it away"
+    is_right = {FILE: stat.S_ISREG(mode), FOLDER: stat.S_ISDIR(mode), NAME: not stat.S_ISDIR(mode)}[kind]
+    return None if is_right else f"{path} is {_what(mode)}, where the agent keeps {kind}: move it away"
+
+
+def _what(mode: int) -> str:
+    return next((what for is_it, what in KINDS if is_it(mode)), "a device")
 
 
 def _mode(path: Path) -> int:

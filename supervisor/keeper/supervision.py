@@ -28,7 +28,14 @@ from supervisor.keeper.supervisor_process import (
     start_generation,
 )
 
-__all__ = ["EXIT_FAILURE", "Supervision", "SupervisorArguments", "SupervisorCommand", "UpgradeFailed"]
+__all__ = [
+    "EXIT_CONFIGURATION",
+    "EXIT_FAILURE",
+    "Supervision",
+    "SupervisorArguments",
+    "SupervisorCommand",
+    "UpgradeFailed",
+]
 
 EXIT_CONFIGURATION = 78
 """EX_CONFIG of sysexits(3): starting again does not help."""

@@ -12,8 +12,10 @@ import structlog
 from bus.records.sealing import SealBroken
 from bus.steps.vault import LedgerStep, Vault, Versioned
 from crypto.grants import FIRST_PREVIOUS, entry_mac, verify_ledger
+from host.whole_file import read_whole
 
 HEAD_FILE = "grants.head"
+MOST_HEAD_BYTES = 200
 
 log = structlog.get_logger()
 
@@ -44,7 +46,10 @@ class GrantLedger:
         wrong = verify_ledger(self._ledger_key, entries, head)
         if wrong is not None:
             return f"the grant log does not hold from entry {wrong} on"
-        ours = self._read_head()
+        try:
+            ours = self._read_head()
+        except (OSError, ValueError):
+            return f"{self._head_file} cannot be read"
         if ours != FIRST_PREVIOUS and ours not in [mac for _, mac in entries]:
             return f"the grant log has lost its tail: the head in {self._head_file} is not in it"
         self._write_head(head)
@@ -59,12 +64,14 @@ class GrantLedger:
                 return entries, head
 
     def _read_head(self) -> bytes:
+        """Returns the head that was written last, that of an empty log before the first. Raises OSError, ValueError."""
         try:
-            return bytes.fromhex(self._head_file.read_text(encoding="utf-8").strip())
+            head = bytes.fromhex(read_whole(self._head_file, MOST_HEAD_BYTES).decode("ascii").strip())
         except FileNotFoundError:
             return FIRST_PREVIOUS
-        except ValueError:
-            return b""  # no entry's
+        if len(head) != len(FIRST_PREVIOUS):
+            raise ValueError("no head")
+        return head
 
     def _write_head(self, head: bytes) -> None:
         try:
@@ -78,4 +85,8 @@ class GrantLedger:
             "w", dir=self._head_file.parent, prefix=HEAD_FILE, delete=False, encoding="utf-8"
         ) as file:
             file.write(head.hex() + "\n")
-        os.replace(file.name, self._head_file)  # noqa: PTH105 - a Path of the same directory
+        try:
+            os.replace(file.name, self._head_file)  # noqa: PTH105 - a Path of the same directory
+        except OSError:
+            Path(file.name).unlink()
+            raise

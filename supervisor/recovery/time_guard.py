@@ -24,6 +24,7 @@ from bus.transport.wire import ConnectionReplaced, RedisFailed
 from host.proc import boot_id
 from host.reasons import fault_of_file
 from host.unreadable import UNREADABLE
+from host.whole_file import read_whole
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.continuity import LATELY_SECONDS, ServerIdentity, goes_on, server_of
 from supervisor.recovery.redis_trouble import said_trouble
@@ -34,6 +35,7 @@ from supervisor.settings.supervisor import SupervisorSettings
 
 NOTE_SECONDS = 1.0
 FILE = "redis-seen.json"
+MOST_BYTES = 4096
 
 log = structlog.get_logger()
 
@@ -280,7 +282,7 @@ def _write(file: Path, seen: Seen) -> None:
 def _read(file: Path) -> Seen | None:
     """Reads what was seen; None if it cannot be read, which counts as if Redis had gone back."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Seen)
+        return msgspec.json.decode(read_whole(file, MOST_BYTES), type=Seen)
     except FileNotFoundError:
         return Seen()
     except (OSError, *UNREADABLE):

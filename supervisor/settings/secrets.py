@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, NoReturn, TypeVar, final
 
 from host.private_files import write_new
+from host.whole_file import NO_FILE, read_whole
 
 STORE_SECRET_BYTES = 32
 STORE_SECRET_FILE = "store.secret"  # noqa: S105  # a file name
@@ -89,6 +90,16 @@ class RestoreUnfinished(Exception):
         super().__init__("a restore of this state directory was interrupted; finish it: hashee-agent restore --finish")
 
 
+class JournalDamaged(Exception):
+    """The journal of a decided restore cannot be read: some of the renames may have been done."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(
+            f"{state_dir / RESTORE_JOURNAL_FILE} is damaged, so that the restore in it cannot be completed: move it and what was prepared beside it (restoring) away, "
+            "and restore the backup once more: hashee-agent restore FILE --over-newer-store"
+        )
+
+
 def load_or_make_store_secret(state_dir: Path, *, is_sealed: bool = False) -> Secret[bytes]:
     """The 32-byte store secret of the private Redis, made on first start (PROTOCOL §5.11), mode 0600.
 
@@ -117,9 +128,13 @@ def load_store_secret(state_dir: Path) -> Secret[bytes] | None:
 def read_store_secret(path: Path) -> Secret[bytes] | None:
     """One such file. Raises `StoreSecretDamaged`."""
     try:
-        value = path.read_bytes()
+        value = read_whole(path, STORE_SECRET_BYTES + 1)
     except FileNotFoundError:
         return None
+    except OSError as problem:
+        if problem.errno in NO_FILE:
+            raise StoreSecretDamaged(path) from None
+        raise
     if len(value) != STORE_SECRET_BYTES:
         raise StoreSecretDamaged(path)
     return Secret(value)

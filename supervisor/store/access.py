@@ -57,7 +57,7 @@ async def private_redis(
 ) -> AsyncIterator[embedded.Layout]:
     """Starts the private Redis for the block, if nothing else runs on its state directory. Call it from the main thread.
 
-    Raises NoStore, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
+    Raises NoStore, AlreadyRunning, ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, StoreDamaged, OSError.
     """
     if not (settings.state_dir / DATA_FOLDER).is_dir():
         raise NoStore(f"there is no store in {settings.state_dir} yet; the first start makes it")
@@ -73,7 +73,7 @@ async def private_redis(
 async def server_on(directory: Path, settings: KeySettings, lock_fd: int) -> AsyncIterator[embedded.Layout]:
     """Starts a private Redis on the files in `directory` for the block. The caller holds the lock; call it from the main thread.
 
-    Raises ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, OSError.
+    Raises ServerMissing, RuntimeDirectoryUnsafe, RedisDoesNotStart, StoreDamaged, OSError.
     """
     server = embedded.find_server()
     layout = embedded.prepare(directory, settings.runtime_dir)
@@ -169,6 +169,7 @@ async def _wait_ready(process: subprocess.Popen[bytes], layout: embedded.Layout)
         await embedded.wait_ready(layout)
         nursery.cancel_scope.cancel()
     if process.poll() is not None:
+        embedded.refuse_damaged_by_log(layout, process.pid)
         raise RedisDoesNotStart(process.returncode, embedded.last_log_lines(layout))
 
 

@@ -5,7 +5,7 @@ import stat
 import sys
 import time
 import tomllib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import redis
 import trio
 
 from host import embedded
+from host.append_only import StoreDamaged
 from host.budgets import MIB
+from host.redis_folder import MANIFEST_FILE
 from host.socket_place import SOCKET_PATH_LIMIT_BYTES, RuntimeDirectoryUnsafe
 from supervisor.keeper.state_directory import make_private
 from tests.short_folder import tmp_path
@@ -158,6 +160,47 @@ async def test_every_acknowledged_write_survives_a_sigkill(tmp_path: Path) -> No
     async with running_server(layout):
         with redis.Redis.from_url(layout.url, protocol=2) as client:
             assert client.dbsize() == 500
+
+
+async def test_a_store_that_would_not_be_loaded_whole_is_not_started_on_and_is_there_once_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    async with running_server(layout):
+        with redis.Redis(unix_socket_path=str(layout.socket_path)) as client:
+            client.set("kept", "1" * 100)
+            client.set("last", "1")
+    manifest = layout.append_only_dir / MANIFEST_FILE
+    manifest.rename(tmp_path / "aside")
+    with pytest.raises(StoreDamaged, match=r"manifest is missing"):
+        embedded.start(embedded.find_server(), layout, "second", None)
+    (tmp_path / "aside").rename(manifest)
+    (part,) = layout.append_only_dir.glob("*.incr.aof")
+    whole = part.read_bytes()
+    part.write_bytes(whole.replace(b"$4\r\nkept", b"x4\r\nkept"))
+    process = embedded.start(embedded.find_server(), layout, "second", None)
+    assert process.wait(10) != 0
+    with pytest.raises(StoreDamaged, match=rf"{part.name} is damaged"):
+        embedded.refuse_damaged_by_log(layout, process.pid)
+    embedded.refuse_damaged_by_log(layout, process.pid + 1)  # what another server said before is not this one's
+    part.write_bytes(whole)
+    async with running_server(layout):
+        with redis.Redis(unix_socket_path=str(layout.socket_path)) as client:
+            assert client.get("kept") == b"1" * 100
+
+
+@pytest.mark.parametrize("damage", [os.mkfifo, Path.mkdir, lambda path: path.write_bytes(b"\xff\n" * 500)])
+def test_a_note_of_the_version_that_cannot_be_read_holds_up_nobody(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    layout = embedded.prepare(tmp_path, tmp_path)
+    damage(layout.version_path)
+    if layout.version_path.is_dir():
+        with pytest.raises(OSError, match="server-version"):
+            embedded.note_version(embedded.ServerBinary(Path("x"), "redis", (7, 0)), layout)
+        return
+    embedded.note_version(embedded.ServerBinary(Path("x"), "redis", (7, 0)), layout)
+    assert layout.version_path.read_text(encoding="utf-8") == "redis 7.0\n"
 
 
 async def test_the_append_only_files_are_synced_while_they_are_rewritten(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ BACKUP = (
     *of(
         module("backup/switching"), tests("supervisor/backup/test_switching"),
         ("a_rename_that_was_done_is_not_done_again", "if os.path.lexists(prepared / name):", "if True:"),
-        ("nothing_is_completed_that_was_not_decided", "    if not is_decided(state_dir):\n        return None\n    journal", "    journal"),
+        ("nothing_is_completed_that_was_not_decided", "    if not is_decided(state_dir):\n        return None\n    try:", "    try:"),
+        ("a_damaged_journal_is_said", "    except UNREADABLE:\n        raise JournalDamaged", "    except KeyError:\n        raise JournalDamaged"),
         ("nothing_is_completed_under_somebody_that_runs", "lock = take_lock(state_dir, patience_seconds=0.0)", "lock = os.open(os.devnull, os.O_RDONLY)"),
     ),
 )  # fmt: skip

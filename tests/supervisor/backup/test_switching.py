@@ -9,7 +9,7 @@ import pytest
 from supervisor.backup import switching
 from supervisor.backup.switching import Journal, after_interruption, clean, complete, decide, prepared_place
 from supervisor.keeper.state_directory import take_lock
-from supervisor.settings.secrets import RestoreUnfinished, load_store_secret
+from supervisor.settings.secrets import RESTORE_JOURNAL_FILE, JournalDamaged, RestoreUnfinished, load_store_secret
 
 pytestmark = pytest.mark.pure
 
@@ -138,3 +138,16 @@ def test_while_somebody_runs_on_it_nothing_is_touched(tmp_path: Path) -> None:
         assert prepared_place(tmp_path).exists()
     finally:
         os.close(lock)
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"format":1,"aside', b"\xff" * 30, b"[" * 100_000])
+def test_a_journal_that_cannot_be_read_is_named_with_what_helps_and_nothing_is_changed(
+    tmp_path: Path, damaged: bytes
+) -> None:
+    make(tmp_path)
+    (tmp_path / RESTORE_JOURNAL_FILE).write_bytes(damaged)
+    with pytest.raises(JournalDamaged, match=r"restore\.journal is damaged.*restore FILE --over-newer-store"):
+        after_interruption(tmp_path)
+    assert (tmp_path / RESTORE_JOURNAL_FILE).read_bytes() == damaged
+    (tmp_path / RESTORE_JOURNAL_FILE).unlink()
+    assert {name: found for name, found in content_of(tmp_path).items() if "restoring" not in name} == OLD

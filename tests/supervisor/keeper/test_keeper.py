@@ -83,6 +83,18 @@ async def test_a_second_keeper_on_one_state_directory_says_so(tmp_path: Path) ->
         assert is_alive(keeper.redis_pids()[0])
 
 
+async def test_a_store_that_cannot_be_loaded_ends_with_78_and_names_its_file(tmp_path: Path) -> None:
+    async with running_keeper(tmp_path) as keeper:
+        await keeper.until_ready()
+        assert await keeper.end() == 0
+        (base,) = keeper.state_dir.rglob("*.base.aof")
+    base.write_bytes(damaged := b"no commands\r\n")
+    async with running_keeper(tmp_path, name="second") as second:
+        assert await second.status() == 78
+        assert f"{base} is damaged; bring a backup back" in second.log
+    assert base.read_bytes() == damaged
+
+
 async def test_redis_holds_the_lock_as_long_as_it_lives(tmp_path: Path) -> None:
     async with running_keeper(tmp_path) as keeper:
         await keeper.until_ready()

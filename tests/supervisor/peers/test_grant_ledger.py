@@ -1,5 +1,6 @@
 """The log of grants proves what was recorded: an entry that was changed, taken out or cut off is found, and nothing else is."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -96,6 +97,26 @@ async def test_a_log_that_ends_before_what_this_host_wrote_is_found(tmp_path: Pa
         assert lost is not None
         assert "has lost its tail" in lost
         assert await made.another_host().verify() is None, "who knows of no later head cannot tell"
+
+
+async def test_a_head_in_the_state_directory_that_cannot_be_read_is_said_as_that_and_kept(tmp_path: Path) -> None:
+    async with scene(tmp_path) as made:
+        await made.change(ADA)
+        file = made.state_dir / HEAD_FILE
+        whole = file.read_text(encoding="utf-8")
+        for damaged in ("", whole[: len(whole) // 2], "\ufffd" * 64, whole.replace(whole[0], "x")):
+            file.write_text(damaged, encoding="utf-8")
+            assert await made.ledger.verify() == f"{file} cannot be read"
+            assert file.read_text(encoding="utf-8") == damaged
+        for make in (os.mkfifo, Path.mkdir):
+            file.unlink()
+            make(file)
+            assert await made.ledger.verify() == f"{file} cannot be read"
+        before = set(made.state_dir.iterdir())
+        await made.change(BEN)
+        assert set(made.state_dir.iterdir()) == before, "no temporary file is left"
+        file.rmdir()
+        assert await made.ledger.verify() is None
 
 
 async def test_what_another_host_wrote_and_this_one_has_seen_may_not_go_either(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,16 @@ import pytest
 
 from bus.settings.reader import SettingsError
 from bus.settings.state_place import OWN_FOLDER, state_place
+from supervisor.backup.switching import PREPARED
+from supervisor.files.counts import COUNTS_FILE
+from supervisor.files.key_file import FILES_KEY_FILE
 from supervisor.keeper import keeper
-from supervisor.keeper.state_directory import make_private, take_lock
+from supervisor.keeper.files_gate import FILES_SOCKET
+from supervisor.keeper.state_directory import OURS, make_private, refuse_unusable, take_lock
+from supervisor.peers.grant_ledger import HEAD_FILE
+from supervisor.recovery.time_guard import FILE as SEEN_FILE
 from supervisor.settings.keeper import KeeperSettings
+from supervisor.settings.secrets import NEXT_STORE_SECRET_FILE, RESTORE_JOURNAL_FILE, STORE_SECRET_FILE
 from tests.other_user import USER, as_root, reachable
 from tests.supervisor.settings.environment import process_environ
 
@@ -248,3 +255,72 @@ async def test_a_file_system_without_sockets_is_named(tmp_path: Path, monkeypatc
     settings = KeeperSettings.from_environ(process_environ(tmp_path / "state"))
     with pytest.raises(SettingsError, match=r"no Unix socket can be made at .*control\.sock"):
         await keeper.run_keeper(settings, lambda _: [], {})
+
+
+@as_root
+def test_what_its_owner_may_not_use_is_said_with_the_chmod_that_helps(reachable: Path) -> None:
+    given = lent(reachable / "given", 0o700, owner=USER)
+    (given / "lock").touch(mode=0o000)
+    os.chown(given / "lock", USER, USER)
+    assert f"{given / 'lock'} has mode 0000, in which its owner cannot use it: chmod u+rwX" in refused(given)
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "FIFO": os.mkfifo,
+    "folder": Path.mkdir,
+    "link to nothing": lambda path: path.symlink_to("/nonexistent"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", [name for name, kind in OURS.items() if kind == "a file"])
+def test_what_is_no_file_under_a_name_of_ours_is_refused_at_the_start_and_left_alone(
+    tmp_path: Path, name: str, other: str
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    OTHERS[other](tmp_path / name)
+    mode = (tmp_path / name).lstat().st_mode
+    with pytest.raises(SettingsError, match=f"{name} is a .*move it away"):
+        refuse_unusable(tmp_path)
+    assert (tmp_path / name).lstat().st_mode == mode
+
+
+@pytest.mark.parametrize("name", [name for name, kind in OURS.items() if kind == "a folder"])
+def test_a_file_under_the_name_of_a_folder_of_ours_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(SettingsError, match=f"{name} is a file, where the agent keeps a folder: move it away"):
+        refuse_unusable(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in OURS.items() if kind == "a socket"])
+def test_what_is_left_of_a_socket_is_no_fault_but_a_folder_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).symlink_to("/nonexistent")
+    refuse_unusable(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(SettingsError, match=f"{name} is a folder, where the agent keeps a socket: move it away"):
+        refuse_unusable(tmp_path)
+
+
+def test_a_link_to_a_file_under_a_name_of_ours_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / STORE_SECRET_FILE).symlink_to("elsewhere")
+    refuse_unusable(tmp_path)
+
+
+def test_every_file_of_the_state_directory_is_in_the_table() -> None:
+    spelled = {
+        STORE_SECRET_FILE,
+        NEXT_STORE_SECRET_FILE,
+        RESTORE_JOURNAL_FILE,
+        SEEN_FILE,
+        HEAD_FILE,
+        FILES_KEY_FILE,
+        COUNTS_FILE,
+        FILES_SOCKET,
+        PREPARED,
+    }
+    assert spelled <= set(OURS)
