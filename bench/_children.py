@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from host import parent_death
+from host import parent_death, proc
 
 END_SECONDS = 5.0
 LAST_LINES = 12
-CPU_CLOCK_OF_A_PROCESS = 2
-"""The last bits of the name of a process' clock, clock_getcpuclockid(3): /proc/PID/stat counts in ticks of 10 ms, a tenth of a short round."""
 
 
 class BenchmarkFailed(Exception):
@@ -85,11 +82,4 @@ def family(pid: int) -> list[int]:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of these processes, by their own CPU clocks; those that are gone count nothing."""
-    return sum(_cpu_seconds(pid) for pid in pids)
-
-
-def _cpu_seconds(pid: int) -> float:
-    try:
-        return time.clock_gettime((~pid << 3) | CPU_CLOCK_OF_A_PROCESS)
-    except OSError:
-        return 0.0
+    return sum(proc.cpu_seconds(pid) for pid in pids)

@@ -1,4 +1,4 @@
-"""What the kernel says in /proc, of this host and of single processes. Nothing else of ours reads there.
+"""What the kernel says in /proc, of this host and of single processes, and a process' CPU clock. Nothing else of ours reads there.
 
 A function raises OSError where there is no /proc, the process has ended or it may not be looked at, unless it says otherwise.
 `pid` is a process' number or "self"; `proc` is another folder in tests.
@@ -6,11 +6,14 @@ A function raises OSError where there is no /proc, the process has ended or it m
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
+CPU_CLOCK_OF_A_PROCESS = 2
+"""The last bits of the name of a process' clock, clock_getcpuclockid(3): /proc/PID/stat counts in ticks of 10 ms."""
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -87,6 +90,14 @@ def rss_bytes(pid: int | str = "self") -> int:
         return int((PROC / str(pid) / "statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
     except (OSError, IndexError):
         return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the user and system time that all threads of the process have taken; 0 if it is gone."""
+    try:
+        return time.clock_gettime((~pid << 3) | CPU_CLOCK_OF_A_PROCESS)
+    except OSError:
+        return 0.0
 
 
 def command_line(pid: int, proc: Path = PROC) -> bytes:

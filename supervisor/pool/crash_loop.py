@@ -19,6 +19,7 @@ KILLED_FOR = {
     ExitReason.MEMORY.value: "killed by us: it held more than HASHEE_WORKER_MEMORY",
     ExitReason.OVERRUN.value: "killed by us: a job ran for longer than HASHEE_JOB_SECONDS",
     ExitReason.SILENT.value: "killed by us: it hung, its stacks are in the log",
+    ExitReason.HELD.value: "killed by us: a handler held its interpreter (a regular expression, say), its stacks are in the log",
     ExitReason.SLOW_START.value: "killed by us: its imports did not end, its stacks are in the log",
 }
 

@@ -31,6 +31,7 @@ from bus.records.control import (
     encode,
     from_worker,
 )
+from host import proc
 from host.lines import LineReader
 from supervisor.pool.last_words import StderrTail
 from supervisor.pool.worker_order import Spawned, WorkerOrder, spawn
@@ -43,6 +44,10 @@ LAST_WORDS_SECONDS = 1.0
 
 REAP_SECONDS = 5.0
 """A killed process that the kernel has not ended by then waits for a disk; its supervisor waits no longer."""
+
+
+HELD_SHARE = 0.05
+"""Of a processor: a thread that waits for the interpreter asks for it every 5 ms, and has its turn a hundred times in what a silent one has taken by then."""
 
 
 class Stage(enum.Enum):
@@ -74,6 +79,7 @@ class ExitReason(enum.Enum):
     CRASHED = "crashed"
     UNUSABLE = "unusable"
     SILENT = "silent"
+    HELD = "held"
     SLOW_START = "slow_start"
     OVERRUN = "overrun"
     MEMORY = "memory"
@@ -104,12 +110,12 @@ class WorkerExit:
 
     @property
     def is_strike(self) -> bool:
-        """Whether it counts against what it was running (DESIGN rule 8): it died by itself, or grew beyond what it may hold.
+        """Whether it counts against what it was running (DESIGN rule 8): it died by itself, grew beyond what it may hold, or held its interpreter.
 
         The kernel ends a process for its memory in the first way, we in the second: a message that does it to every worker may not
-        do it twenty times. What hangs may hang for want of a processor, and is none.
+        do it twenty times, nor one whose regular expression takes years. What is silent without working may lack a processor, and is none.
         """
-        return self.abnormal or self.reason is ExitReason.MEMORY
+        return self.abnormal or self.reason in (ExitReason.MEMORY, ExitReason.HELD)
 
 
 class WorkerProcess:
@@ -260,15 +266,20 @@ class WorkerProcess:
         times = self._order.times
         tick = min(1.0, times.silence_seconds / 4)
         before = trio.current_time()
+        last_word, worked = self._heard_at, _Work(self._running.process.pid)
         while True:
             await trio.sleep(tick)
             now = trio.current_time()
             if now - before > 2 * tick:
                 self._heard_at = max(self._heard_at, now)  # we were asleep: what it said meanwhile is still unread
             before = now
+            if self._heard_at != last_word:
+                last_word, worked = self._heard_at, _Work(self._running.process.pid)
             reason = self._hangs(now)
             if reason is not None:
                 break
+        if reason is ExitReason.SILENT and worked.is_busy():
+            reason = ExitReason.HELD
         self._reason = reason
         self._log.error(
             "worker: hangs, is ended",
@@ -402,6 +413,19 @@ class WorkerProcess:
         if self._pipe is None:
             raise RuntimeError("this worker was not started")
         return self._pipe
+
+
+class _Work:
+    """How much of a processor a process takes from now on."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._began, self._cpu_seconds = trio.current_time(), proc.cpu_seconds(pid)
+
+    def is_busy(self) -> bool:
+        """Returns whether it took so much that each of its threads would have had its turn, if the interpreter had let it."""
+        seconds = proc.cpu_seconds(self._pid) - self._cpu_seconds
+        return seconds > HELD_SHARE * (trio.current_time() - self._began)
 
 
 def _exception(crashed: Crashed | None, returncode: int) -> str:

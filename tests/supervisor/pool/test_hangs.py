@@ -39,17 +39,19 @@ def the_one_exit(run: PoolRun, reason: ExitReason) -> None:
     assert "handlers.py" in str(run.lines.of("worker: stacks")["stacks"])
 
 
-@pytest.mark.parametrize("command", ["hold_once", "stop_once"])
-async def test_hung_worker_is_dumped_killed_and_its_job_goes_on(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(("command", "reason"), [("hold_once", ExitReason.HELD), ("stop_once", ExitReason.SILENT)])
+async def test_hung_worker_is_dumped_killed_and_its_job_goes_on(
+    tmp_path: Path, command: str, reason: ExitReason
+) -> None:
     with redis_server(tmp_path) as url:
         async with open_bus(url) as bus, running_pool(order_of(url, times=QUICK), bus=bus) as run:
             await ask(bus, f"{command} {tmp_path / 'first'}")
             assert await text_answer(bus) == f"re: {command}"
             [exited] = run.exits
-            assert (exited.reason, exited.abnormal) == (ExitReason.SILENT, False)
+            assert (exited.reason, exited.abnormal) == (reason, False)
             assert "worker: stacks" in run.lines.events()
             if command == "hold_once":
-                the_one_exit(run, ExitReason.SILENT)
+                the_one_exit(run, reason)
             assert is_gone(exited.pid)
 
 
@@ -71,7 +73,7 @@ async def test_a_sync_handler_that_holds_the_interpreter_is_killed_and_its_job_g
         async with open_bus(url) as bus, running_pool(order_of(url, times=QUICK), bus=bus) as run:
             await ask_system(bus, tmp_path / "first")
             assert await text_answer(bus) == "re: thread"
-            the_one_exit(run, ExitReason.SILENT)
+            the_one_exit(run, ExitReason.HELD)
 
 
 async def test_a_long_job_within_its_limit_is_left_alone_however_long_the_loop_hangs(tmp_path: Path) -> None:

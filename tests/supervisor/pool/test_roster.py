@@ -231,11 +231,12 @@ def test_one_whose_successor_does_not_come_up_rests() -> None:
         (ExitReason.MEMORY, False, True, "HASHEE_WORKER_MEMORY"),
         (ExitReason.OVERRUN, False, False, "HASHEE_JOB_SECONDS"),
         (ExitReason.SILENT, False, False, "its stacks are in the log"),
+        (ExitReason.HELD, False, True, "held its interpreter"),
         (ExitReason.SLOW_START, False, False, "its imports did not end"),
         (ExitReason.DRAINED, False, False, "status -9 (SIGKILL)"),
     ],
 )
-def test_what_a_worker_was_ended_for_is_said_and_too_much_memory_is_a_strike(
+def test_what_a_worker_was_ended_for_is_said_and_what_its_handler_did_is_a_strike(
     reason: ExitReason, abnormal: bool, is_strike: bool, said: str
 ) -> None:
     exited = WorkerExit(
