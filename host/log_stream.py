@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NoReturn, cast
+from typing import NoReturn, TextIO, cast
 
 from host import proc
 
@@ -70,6 +70,9 @@ class LogQueue(io.BufferedIOBase):
     def isatty(self) -> bool:
         """Returns whether they go to a terminal."""
         return os.isatty(self._descriptor)
+
+    def close(self) -> None:
+        """Does nothing: others write here too when one text stream over it is closed, or collected."""
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]  # what a text stream gives
         """Puts `data` into the queue, or loses it if the queue is full. Never waits, never raises."""
@@ -190,14 +193,27 @@ class LogQueue(io.BufferedIOBase):
 
 def log_stream(descriptor: int, encoding: str = "utf-8") -> io.TextIOWrapper:
     """Returns a text stream to the descriptor that never waits and never raises, flushed line by line."""
-    queue = cast(io.BufferedWriter, LogQueue(descriptor))  # a text stream asks no more of it than it has
-    return io.TextIOWrapper(queue, encoding=encoding, errors="backslashreplace", line_buffering=True)
+    return _over(LogQueue(descriptor), encoding)
+
+
+def _over(queue: LogQueue, encoding: str) -> io.TextIOWrapper:
+    below = cast(io.BufferedWriter, queue)  # a text stream asks no more of it than it has
+    return io.TextIOWrapper(below, encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def queue_of(stream: object) -> LogQueue | None:
     """Returns the queue under a text stream; None if the stream is not one of ours."""
-    found = getattr(stream, "buffer", None)
+    try:
+        found = getattr(stream, "buffer", None)
+    except ValueError:  # it was detached from what is under it
+        return None
     return found if isinstance(found, LogQueue) else None
+
+
+def beside(stream: TextIO) -> TextIO:
+    """Returns another text stream over the same queue, which stays open when `stream` is closed; `stream` itself if it has no queue of ours."""
+    queue = queue_of(stream)
+    return stream if queue is None else _over(queue, stream.encoding)
 
 
 def divert_stderr(descriptor: int = 2) -> None:
@@ -259,11 +275,17 @@ def _end_streams() -> None:
 
 
 def _queues() -> list[LogQueue]:
-    """Returns the queues of the standard streams, after flushing these."""
-    streams = [stream for stream in (sys.stdout, sys.stderr) if queue_of(stream) is not None]
-    for stream in streams:
-        stream.flush()
-    return [queue for stream in streams if (queue := queue_of(stream)) is not None]
+    """Returns the queues of the standard streams, after flushing these. Foreign code may have closed one, or put another in its place."""
+    queues: list[LogQueue] = []
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        queue = queue_of(stream)
+        if queue is None or stream is None:
+            continue
+        if not stream.closed:
+            stream.flush()
+        if queue not in queues:
+            queues.append(queue)
+    return queues
 
 
 def leave(status: int) -> NoReturn:

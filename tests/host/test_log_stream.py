@@ -1,5 +1,6 @@
 """Lines of a log: no reader, or one that stalls, costs lines and nobody's time; how many is said; the last ones are not lost."""
 
+import io
 import os
 import select
 import signal
@@ -18,7 +19,9 @@ from host.log_stream import (
     LINES_LOST,
     LogQueue,
     NullDeviceUnusable,
+    beside,
     check_null_device,
+    drain_streams,
     log_stream,
     pipe_to_stderr,
     queue_of,
@@ -335,6 +338,26 @@ def test_only_a_stream_of_ours_has_a_queue(tmp_path: Path) -> None:
     _, writing = os.pipe()
     assert isinstance(queue_of(log_stream(writing)), LogQueue)
     assert queue_of(partial(print)) is None
+
+
+@pytest.mark.parametrize("deed", ["close", "detach", "wrap and collect"])
+def test_what_foreign_code_does_to_a_stream_stops_no_other_over_its_queue(
+    deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, log = os.pipe()
+    stream = log_stream(log)
+    monkeypatch.setattr(sys, "stderr", stream)
+    ours = beside(stream)
+    match deed:
+        case "close":
+            stream.close()
+        case "detach":
+            stream.detach()
+        case _:
+            io.TextIOWrapper(stream.buffer, encoding="latin-1").close()
+    ours.write("a line\n")
+    drain_streams()
+    assert read_until(reading, b"line\n") == b"a line\n"
 
 
 def test_a_null_device_that_is_none_is_said_with_its_remedy(tmp_path: Path) -> None:

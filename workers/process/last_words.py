@@ -5,11 +5,13 @@ pipe whose last lines the supervisor shows only to its owner. A worker without a
 """
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 
 from bus.records.control import Crashed
@@ -53,6 +55,9 @@ class LastWords:
         """Takes over the hooks for exceptions in the owner's threads and finalizers, which do not end the process."""
         threading.excepthook = self._of_thread
         sys.unraisablehook = self._unraisable
+        # trio's, of async generators that nobody has closed; it would print their exceptions with what these quote.
+        generators = logging.getLogger("trio.async_generator_errors")
+        generators.handlers, generators.propagate = [_Hears(self._of_generator)], False
 
     def of_the_end(self, error: BaseException) -> Crashed:
         """Writes the exception that ends the worker, and returns the message for its supervisor."""
@@ -71,6 +76,15 @@ class LastWords:
         self._log.warning("worker: a thread ended", thread=name, exception=kind(error), at=where(error))
         self._whisper(error, uncaught.exc_traceback)
 
+    def _of_generator(self, error: BaseException) -> None:
+        self._log.warning(
+            "worker: an async generator that was not closed has raised",
+            exception=kind(error),
+            at=where(error),
+            remedy="use it within contextlib.aclosing(…), where a loop over it may be left",
+        )
+        self._whisper(error, error.__traceback__)
+
     def _unraisable(self, uncaught: "sys.UnraisableHookArgs") -> None:
         if uncaught.exc_value is None:
             return
@@ -86,6 +100,18 @@ class LastWords:
             os.write(STDERR, text.encode("utf-8", "replace"))
         except OSError:
             return  # the pipe is full or its reader gone: nobody would see it
+
+
+class _Hears(logging.Handler):
+    """Gives the exceptions that are logged to a function, and nothing to anybody else."""
+
+    def __init__(self, hear: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            self._hear(record.exc_info[1])
 
 
 def alone(error: BaseException) -> BaseException:

@@ -10,42 +10,65 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import trio
 
 from bus.telemetry.traces import of_log_line
 from host import stacks
-from host.log_stream import LINES_LOST, queue_of
+from host.log_stream import LINES_LOST, beside, queue_of
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 MOST_TRACEBACK_CHARS = 16_000
+MOST_OF_A_CHAIN = 20
 OURS = "hashee"
 _OURS = str(Path(__file__).parents[1])
 _PYTHONS = str(Path(os.__file__).parent)
 
 
 class Log:
-    """A log that takes events with named values."""
+    """A log that takes events with named values.
+
+    Its logger's level and handlers alone count: what the owner's code says of all logs (`logging.disable`, a dictConfig that disables those
+    that there are, a factory of records) neither silences nor breaks it.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
     def info(self, event: str, **values: object) -> None:
-        self._logger.info(event, extra={"values": values})
+        self._say(logging.INFO, event, values)
 
     def warning(self, event: str, **values: object) -> None:
-        self._logger.warning(event, extra={"values": values})
+        self._say(logging.WARNING, event, values)
 
     def error(self, event: str, **values: object) -> None:
-        self._logger.error(event, extra={"values": values})
+        self._say(logging.ERROR, event, values)
+
+    def _say(self, level: int, event: str, values: dict[str, object]) -> None:
+        if level < self._logger.level:
+            return
+        record = logging.LogRecord(self._logger.name, level, "", 0, event, None, None)
+        record.__dict__["values"] = values
+        self._logger.callHandlers(record)
+
+
+class _ToTheLog(logging.StreamHandler[TextIO]):
+    """Writes each line, or what happened where its values cannot be written; raises nothing into the work that it tells of."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exception() or RuntimeError()
+        with suppress(OSError, ValueError):  # it is closed: there is no log any more
+            self.stream.write(f"[hashee] error: {record.getMessage()} (its values cannot be written: {kind(error)})\n")
 
 
 def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_format: str) -> Log:
     """Returns the log of this process, as HASHEE_LOG_LEVEL and HASHEE_LOG_FORMAT say."""
     logger = logging.Logger("hashee.worker", LEVELS[level])
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToTheLog(beside(sys.stderr))
     as_json = _wants_json(environ, line_format)
     formatter = LineFormatter(consumer, as_json=as_json, with_priority=not as_json and _is_the_journal(environ))
     handler.setFormatter(formatter)
@@ -59,10 +82,22 @@ def worker_log(environ: Mapping[str, str], consumer: str, *, level: str, line_fo
 
 
 def where(error: BaseException) -> str:
-    """Returns `file.py:12`: the innermost line of the owner's code that the exception came through, else of any code."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return _innermost(traceback.extract_tb(error.__traceback__))
+    """Returns `file.py:12`: the innermost line of the owner's code that the exception came through, or what it was raised from; else of any code."""
+    places = [traceback.extract_tb(one.__traceback__) for one in _what_led_to(error)]
+    return next(filter(None, map(owners_place, places)), "") or _innermost(places[0])
+
+
+def _what_led_to(error: BaseException) -> list[BaseException]:
+    """Returns an exception and those it was raised from, of a group the first one. They may lead in a circle."""
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and len(chain) < MOST_OF_A_CHAIN:
+        if isinstance(one, BaseExceptionGroup):
+            one = one.exceptions[0]
+        else:
+            chain.append(one)
+            one = one.__cause__ or one.__context__
+    return chain
 
 
 def where_it_stands(task: trio.lowlevel.Task) -> str:
