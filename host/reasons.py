@@ -100,6 +100,18 @@ def remedy_of_threads(error: BaseException) -> str | None:
     return MORE_THREADS if isinstance(error, RuntimeError) and str(error) == NO_THREAD else None
 
 
+MORE_DESCRIPTORS = (
+    "nothing can be opened any more: close what is opened for each message (a file, a client), make a client once in `lifespan`, "
+    "or raise LimitNOFILE= (ulimit -n)"
+)
+
+
+def remedy_of_descriptors(error: BaseException) -> str | None:
+    """Returns what helps where `error` came of a process that has as many open files and connections as it may; else None."""
+    has_none = any(isinstance(cause, OSError) and cause.errno == errno.EMFILE for cause in _causes(error))
+    return MORE_DESCRIPTORS if has_none else None
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yields the error, its causes and contexts, and the members of groups among them; each once."""
     seen: set[int] = set()

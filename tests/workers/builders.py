@@ -40,6 +40,7 @@ async def running(
     shows_errors: bool = False,
     vitals: Vitals | None = None,
     replaced: list[str] | None = None,
+    exhausted: list[str] | None = None,
 ) -> AsyncIterator[Runner]:
     logger = logging.Logger("test")
     logger.addHandler(handler := logging.StreamHandler(output or io.StringIO()))
@@ -54,6 +55,7 @@ async def running(
         vitals=vitals or Vitals(),
         log=Log(logger),
         replace_worker=(replaced if replaced is not None else []).append,
+        leave_exhausted=(exhausted if exhausted is not None else []).append,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)

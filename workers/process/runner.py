@@ -29,6 +29,7 @@ from bus.steps.jobs import Failed, Finished, Started
 from bus.steps.thread_steps import Admitted, Bound, Effect, OpenWait
 from bus.transport.backoff import Backoff
 from bus.transport.wire import RedisFailed, RedisFull, RedisRefused
+from host.reasons import remedy_of_descriptors
 from host.unreadable import UNREADABLE
 from workers.errors import Diverged, Fail, HandlerError, HandlerGone, Retry, StoreFull, WaitOutside, WaitsFull
 from workers.files.files import FileWay
@@ -146,12 +147,16 @@ class Runner:
         shared: tuple[object, ...] = (),
         files: FileWay | None = None,
         replace_worker: Callable[[str], None] = lambda _at: None,
+        leave_exhausted: Callable[[str], None] = lambda _at: None,
         tell_failed: Callable[[Job, BaseException], None] = lambda _job, _error: None,
     ) -> None:
         """`shared`: what the agent's lifespan yielded; `files`: the way to files. `replace_worker` is called with where a handler hangs that will not end,
+        `leave_exhausted` once with where a handler could open nothing any more: each that follows would fail, and quicker than another worker answers,
         `tell_failed` with what one raised.
         """
         self._replace_worker = replace_worker
+        self._leave_exhausted = leave_exhausted
+        self._is_exhausted = False
         self._tell_failed = tell_failed
         self._bus = bus
         self._settings = settings
@@ -689,7 +694,7 @@ class Runner:
             tries = hand.job.attempt - len(self._settings.retry_after_seconds) - 1
             wait = min(ANOTHER_VERSION_SECONDS * 2 ** max(0, tries), MOST_ANOTHER_VERSION_SECONDS)
         reason = error.reason if isinstance(error, HandlerError) else HandlerError.reason
-        hand.error = kind(error)
+        hand.error, exhausted = kind(error), remedy_of_descriptors(error)
         self._tell_failed(hand.job, error)
         # without the exception's text, which may quote the conversation
         self._log.warning(
@@ -700,9 +705,13 @@ class Runner:
             at=where(error),
             ends="dead letter" if wait is None else f"again in about {wait:.1f} s",
             **({"remedy": str(error)} if isinstance(error, HandlerError) else {}),  # ours quotes nobody
+            **({} if exhausted is None else {"remedy": exhausted}),
             **({"traceback": whole(error)} if self._settings.shows_errors else {}),
         )
         await self._fail(hand, reason, wait)
+        if exhausted is not None and not self._is_exhausted:
+            self._is_exhausted = True
+            self._leave_exhausted(where(error))
 
     async def _is_beside_another_version(self) -> bool:
         """Returns whether workers of another version are there, whose code may be the one that asked."""

@@ -185,6 +185,7 @@ class Worker:
             shared=shared,
             files=files,
             replace_worker=self._be_replaced,
+            leave_exhausted=self._leave_exhausted,
         )
         self._store = store
         try:
@@ -248,8 +249,15 @@ class Worker:
 
     def _be_replaced(self, at: str) -> None:
         """Takes no more jobs, and leaves for another worker when the others have ended: a handler hangs that will not end."""
+        self._leave_for_another(Crashed(exception="HandlerHangs", at=at))
+
+    def _leave_exhausted(self, at: str) -> None:
+        self._log.error("worker: no file or connection can be opened in it any more, it leaves for another", at=at)
+        self._leave_for_another(Crashed(exception="TooManyOpenFiles", at=at))
+
+    def _leave_for_another(self, why: Crashed) -> None:
         self.exit_code = EXIT_LAMED
-        self.tell(Crashed(exception="HandlerHangs", at=at))
+        self.tell(why)
         self.command(Drain())
         if self._nursery is not None:
             self._nursery.start_soon(self._leave_when_alone)

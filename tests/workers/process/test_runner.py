@@ -1,6 +1,7 @@
 """From taking a job to its one end, on a bus in memory."""
 
 import asyncio
+import errno
 import io
 import threading
 from typing import Any
@@ -12,6 +13,7 @@ import trio.testing
 from bus.records.records import SUSPECTED, Job
 from bus.steps.job_steps import Emitted, Finished
 from bus.steps.policies import APOLOGY
+from host.reasons import MORE_DESCRIPTORS
 from tests.workers.builders import agent_that, running
 from tests.workers.doubles import MemoryBus, job_of, texts
 from workers import Agent, Chat, Fail, InboundMessage, Retry
@@ -154,6 +156,27 @@ async def test_what_two_tasks_of_an_interrupted_handler_raise_on_their_way_out_e
         bus.give(job_of("second", number=2))
         await bus.until(lambda: len(bus.finished) == 2)
     assert bus.outcomes == ["superseded", "done"]
+
+
+async def test_a_worker_in_which_nothing_can_be_opened_any_more_leaves_for_another_once_with_the_remedy() -> None:
+    agent, bus, output, exhausted = Agent(), MemoryBus(), io.StringIO(), list[str]()
+
+    def connect(name: str) -> None:
+        raise OSError(getattr(errno, name), "an errno's text")
+
+    @agent.on_message()
+    async def answer(message: InboundMessage) -> None:
+        try:
+            connect(message.text)
+        except OSError as error:
+            raise ConnectionError("of a library's own") from error
+
+    async with running(agent, bus, output=output, exhausted=exhausted):
+        for number, text in enumerate(["ECONNREFUSED", "EMFILE", "EMFILE"], 1):
+            bus.give(job_of(text, number=number))
+            await bus.until(lambda number=number: len(bus.failed) == number)  # type: ignore[misc]  # binds the loop's value
+    assert [one.partition(":")[0] for one in exhausted] == ["test_runner.py"]
+    assert output.getvalue().count(MORE_DESCRIPTORS) == 2
 
 
 async def test_retry_and_fail_end_the_job_as_they_say() -> None:
