@@ -552,7 +552,7 @@ INSIDE: dict[str, tuple[str, ...]] = {
         "supervisor/run/supervisor_control.py:SupervisorControl.answer_keeper",
     ),
     "our own clock and what this process knows": (
-        "workers/process/overrun.py:OverrunWatch._run",
+        "workers/process/overrun.py:OverrunWatch._look",
         "workers/process/long_runs.py:LongRuns.watch",
         "workers/process/worker.py:Worker._watch_threads",
         "workers/process/worker.py:Worker._leave_when_alone",

@@ -194,6 +194,8 @@ class Worker:
             if settings.shows_errors:
                 self._log.warning(f"worker: {SHOWS_ERRORS}")
             self._log.info("worker: ready", handler=settings.handler, pid=os.getpid())
+            if self._overrun is not None:
+                self._overrun.jobs_are_taken()
             async with trio.open_nursery() as beside:
                 beside.start_soon(sweep_spool, files.spool, store, self._log)
                 await self._runner.run()

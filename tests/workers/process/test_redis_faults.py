@@ -1,6 +1,8 @@
 """A worker and a Redis that is away, full, or refuses: what must be told is told later, what cannot be is let go, the worker lives."""
 
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -197,6 +199,32 @@ async def test_a_worker_alone_that_a_job_hangs_leaves(
     monkeypatch.setattr("workers.process.vitals.time.monotonic", lambda: 1e9)
     assert left.wait(30)
     watch.stop()
+
+
+HELD = """
+import re, sys, threading, time
+from workers.process.logs import Log
+from workers.process.overrun import OverrunWatch
+from workers.process.vitals import Vitals
+watch = OverrunWatch(Vitals(), Log(__import__("logging").Logger("test")), 600.0, sys.exit, look_seconds=0.1, held_seconds=2.0)
+watch.start()
+watch.jobs_are_taken()
+time.sleep(4.0 if sys.argv[1] == "free" else 0.0)
+if sys.argv[1] == "held":
+    re.match("(a+)+$", "a" * 60 + "b")
+watch.stop()
+time.sleep(4.0 if sys.argv[1] == "free" else 0.0)
+"""
+
+
+@pytest.mark.parametrize(("how", "status", "said"), [("held", 1, 'File "<string>", line 11'), ("free", 0, "")])
+def test_a_worker_that_nobody_watches_ends_when_its_interpreter_is_held(how: str, status: int, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HELD, how], capture_output=True, timeout=120, check=False, encoding="utf-8"
+    )
+    assert ended.returncode == status
+    assert said in ended.stderr
+    assert bool(said) is ("most recent call first" in ended.stderr)
 
 
 @pytest.mark.pure
