@@ -147,7 +147,8 @@ end
 
 -- Used for an owner's row too.
 local function is_current(hash, version)
-  return (redis.call('HGET', hash, 'v') or '0') == version
+  local found = redis.call('HGET', hash, 'v') or '0'
+  return found == version or (version == '0' and not string.match(found, '^%d+$')) -- what is no number was damaged, and is read as 0
 end
 
 local function store_session(session, version, sealed, epoch)

@@ -9,6 +9,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.transport.client import Commands
 from host.budgets import StoreBudgets
 
@@ -51,7 +52,7 @@ class Notes:
 
     async def count(self) -> int:
         """Returns how many notes there are."""
-        return int(cast("bytes | None", await self._client.command("HGET", self._keys.held, "total")) or 0)
+        return number_in(await self._client.command("HGET", self._keys.held, "total"))
 
     async def senders(self) -> list[str]:
         """Returns the senders whose messages wait at the relay."""
@@ -67,7 +68,7 @@ class Notes:
     async def may_come(self, sender_id: str, first: Note, budgets: StoreBudgets) -> bool:
         """Returns True if half of the sender's share and half of the mailbox of the first note's conversation are free."""
         loads = await self._client.command("HMGET", self._keys.load, "total", SENDER + sender_id)
-        total, theirs = [int(one or 0) for one in cast("list[bytes | None]", loads)]
+        total, theirs = [number_in(one) for one in cast("list[bytes | None]", loads)]
         if theirs > (budgets.waiting_bytes - total) / 8:
             return False
         most = cast("bytes | None", await self._client.command("HGET", self._keys.policy, "most"))

@@ -17,6 +17,7 @@ from bus.records.journal import read_emitted
 from bus.records.keys import Keys
 from bus.records.records import (
     MOST_DELIVERIES,
+    BadRecord,
     InboundMessage,
     Job,
     Reply,
@@ -149,12 +150,16 @@ class JobSteps:
 
     def unpack(self, entry_id: str, fields: Mapping[str, bytes]) -> Job:
         """Returns the job in an entry of `jobs`; raises BadRecord."""
+        try:
+            attempt, deliveries, strikes = int(fields["a"]), int(fields["d"]), int(fields.get("s", 0))
+        except (KeyError, ValueError):
+            raise BadRecord("job: its entry lacks its numbers") from None
         return unpack_job(
-            fields["r"],
+            fields.get("r", b""),
             entry_id=entry_id,
-            attempt=int(fields["a"]),
-            deliveries=int(fields["d"]),
-            strikes=int(fields.get("s", 0)),
+            attempt=attempt,
+            deliveries=deliveries,
+            strikes=strikes,
             has_past="k" in fields,
             key=self._bus_key,
             agent_id=self._agent_id,

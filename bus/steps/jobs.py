@@ -133,7 +133,7 @@ class JobStore(KeptSteps):
         for entry in await self._reader.close():
             if entry.id not in self._in_hand:
                 with contextlib.suppress(RedisFailed, BadRecord):  # its lease runs out
-                    record = decode_job_record(entry.fields["r"])
+                    record = decode_job_record(entry.record)
                     await self._hand_back(entry.id, record.conversation_id, record.job_id)
 
     async def close(self) -> None:
@@ -184,7 +184,7 @@ class JobStore(KeptSteps):
         A record of a later version is left alone: its lease runs out, and a worker of that version takes it.
         """
         with contextlib.suppress(RedisFailed, BadRecord):
-            record = decode_job_record(entry.fields["r"])
+            record = decode_job_record(entry.record)
             apology = await self._apology_for(record)
             await self._fail(entry.id, record.conversation_id, record.job_id, "unreadable_record", apology=apology)
 

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import msgspec
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.records.records import (
     BadRecord,
     JobRecord,
@@ -169,13 +170,13 @@ class DeadLetters:
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
     return DeadLetter(
         entry,
-        fields[b"why"].decode(),
-        fields[b"r"],
-        int(fields[b"a"]),
-        int(fields[b"d"]),
-        int(fields[b"at"]),
-        fields.get(b"p", b"").decode(),
-        fields.get(b"w", b"").decode(),
+        fields.get(b"why", b"unreadable_record").decode(errors="replace"),
+        fields.get(b"r", b""),
+        number_in(fields.get(b"a")),
+        number_in(fields.get(b"d")),
+        number_in(fields.get(b"at")),
+        fields.get(b"p", b"").decode(errors="replace"),
+        fields.get(b"w", b"").decode(errors="replace"),
         fields.get(b"j", b""),
     )
 
@@ -387,18 +388,18 @@ def _row(name: str, fields: Mapping[str, bytes]) -> Quarantined | None:
     is_remembered = fields.get("signed") == b"1"
     return Quarantined(
         message_id=name,
-        reason=fields["why"].decode(),
-        conversation_id=fields.get("conversation", b"").decode(),
-        sender_id=fields.get("from", b"").decode(),
-        since_ms=int(fields["at"]),
+        reason=fields["why"].decode(errors="replace"),
+        conversation_id=fields.get("conversation", b"").decode(errors="replace"),
+        sender_id=fields.get("from", b"").decode(errors="replace"),
+        since_ms=number_in(fields.get("at")),
         is_signed=is_remembered or fields.get("verified") == b"1",
         frame=fields.get("copy") or fields.get("frame", b""),
         plaintext=fields.get("plaintext", b""),
         evidence=fields.get("evidence", b""),
-        cursor=fields.get("cursor", b"").decode() or None,
+        cursor=fields.get("cursor", b"").decode(errors="replace") or None,
         is_remembered=is_remembered,
-        seq=int(fields["seq"]) if "seq" in fields else None,
-        waits_for=fields["for"].decode() if "for" in fields else None,
+        seq=number_in(fields["seq"]) if "seq" in fields else None,
+        waits_for=fields["for"].decode(errors="replace") if "for" in fields else None,
     )
 
 

@@ -7,6 +7,7 @@ and nobody has to delete it.
 from typing import cast
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.transport.client import RedisClient
 
 ROTATE_THROUGH = "rotate_through"
@@ -23,7 +24,7 @@ class PrekeyWish:
     async def ask(self) -> int:
         """Has every present signed prekey replaced; returns the last id among them. Raises RedisUnavailable."""
         last = await self._client.command("HGET", self._names.prekey_state, LAST_SIGNED)
-        through = int(cast("bytes | None", last) or 0)
+        through = number_in(last)
         await self._client.command("HSET", self._names.prekey_state, ROTATE_THROUGH, through)
         return through
 

@@ -58,6 +58,15 @@ class RestoreUnderWay(StoreSealed):
         )
 
 
+class SealDamaged(StoreSealed):
+    """The secret is the store's, and the keys that a rotation carried over do not open with it."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"{key} in Redis is damaged; bring a backup back: hashee-agent restore FILE --over-newer-store"
+        )
+
+
 class Rotation(msgspec.Struct, frozen=True):
     """The keys before and after a rotation. `turned`: every value was re-sealed already, only the old secret is left to be forgotten."""
 
@@ -186,12 +195,15 @@ def _refuse_half_done(found: Mapping[str, bytes]) -> None:
 
 
 def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -> StoreKeys | None:
-    """Returns the keys of a store with this seal (`found`: its fields under the key `seal_key`); None if this is not its secret."""
+    """Returns the keys of a store with this seal (`found`: its fields under the key `seal_key`); None if this is not its secret. Raises SealDamaged."""
     sealed = found[STATE_CHECK]
     keys = StoreKeys.derive(store_secret, epoch_of(sealed))
     if not _opens(keys.state, seal_key, STATE_CHECK, sealed):
         return None
-    carried = {name: keys.state.open(found[name], seal_key, name) for name in (IDENTIFIER, LEDGER) if name in found}
+    try:
+        carried = {name: keys.state.open(found[name], seal_key, name) for name in (IDENTIFIER, LEDGER) if name in found}
+    except SealBroken:
+        raise SealDamaged(seal_key) from None
     return keys.carrying(carried.get(IDENTIFIER) or keys.identifier, carried.get(LEDGER) or keys.ledger)
 
 

@@ -305,15 +305,16 @@ class InboundStore:
         return Intake.LATE if outcome == b"accepted" and rest[0] == b"late" else Intake(outcome)
 
     async def cursor(self) -> str | None:
-        """Returns the message_id up to which everything polled is taken in."""
-        return text_or_none(await self.client.command("GET", self.keys.cursor))
+        """Returns the message_id up to which everything polled is taken in; None for none, also where something else stands there."""
+        found = cast("list[bytes | None]", await self.client.command("MGET", self.keys.cursor))[0]
+        return None if found is None or not found.isascii() else found.decode()
 
     async def first_sync_began_ms(self) -> int | None:
         """Returns when this agent first polled with this store, noting now if it has not; None once that first sync has ended."""
         key = self.keys.first_sync
         found = await self.client.command("SET", key, await self.now_ms(), "NX", "GET")
         began = cast(bytes, found or await self.client.command("GET", key))
-        return None if began == FIRST_SYNC_ENDED else int(began)
+        return int(began) if began.isdigit() else None  # what cannot be read skips nothing
 
     async def end_first_sync(self) -> None:
         """Ends the first sync: from now on no message is skipped because of its age."""

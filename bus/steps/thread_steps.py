@@ -12,6 +12,7 @@ import msgspec
 from bus.records.budgets import ADMITTED, TOLD_AGAIN_AFTER_MS, Charge, Limit, of_sender
 from bus.records.journal import JOURNAL_PREFIX, MOST_JOURNAL_BYTES, pack_entry
 from bus.records.kept import WAIT, is_wait, open_kept, pack_kept
+from bus.records.numbers import number_in
 from bus.records.presence import Presence, presence_of
 from bus.records.records import BadRecord, Job, NewerRecord, decode_job_record
 from bus.records.saved import pairs
@@ -213,7 +214,7 @@ class ThreadSteps(JobSteps):
     async def waits_there(self) -> WaitsThere:
         """Returns what is known of all waits of the agent, in one round trip."""
         time, waits = await together(self._commands, ("TIME",), ("HGET", self._keys.load, "waits"))
-        return WaitsThere(ms_of(time), int(cast("bytes | None", waits) or 0))
+        return WaitsThere(ms_of(time), number_in(waits))
 
     async def may_come_back(self, job: Job, job_id: str) -> bool:
         """Returns whether an earlier job of the job's conversation is a dead letter, or was one and waits to run again; else nothing runs it any more."""

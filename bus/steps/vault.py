@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.records.sealing import SealBroken, StateKey
 from bus.steps.prekey_wish import ROTATE_THROUGH
 from bus.steps.store import SessionWrite
@@ -61,7 +62,7 @@ class Vault:
         """Returns version, sealed record and epoch of a peer device's session."""
         key = self._keys.session(owner_id, device_id)
         version, sealed, epoch = cast("list[bytes | None]", await self._client.command("HMGET", key, "v", "b", "e"))
-        return int(version or 0), sealed, int(epoch or 0)
+        return number_in(version), sealed, number_in(epoch)
 
     def open_session(self, owner_id: str, device_id: str, version: int, sealed: bytes) -> bytes:
         """Opens a session record; raises SealBroken."""
@@ -94,7 +95,7 @@ class Vault:
         keys = [self._keys.owner(owner_id) for owner_id in owner_ids]
         flat = cast("list[bytes | None]", await self._client.script("owner_rows", keys))
         found = zip(owner_ids, flat[::2], flat[1::2], strict=True)
-        return [self.open_owner(owner_id, int(version or 0), sealed) for owner_id, version, sealed in found]
+        return [self.open_owner(owner_id, number_in(version), sealed) for owner_id, version, sealed in found]
 
     async def put_owner(self, owner_id: str, read: Versioned, row: bytes) -> bool:
         """Replaces a row without changing a grant; returns False if another has changed it."""
@@ -128,7 +129,7 @@ class Vault:
 
     async def _hash(self, key: str) -> tuple[int, bytes | None]:
         version, sealed = cast("list[bytes | None]", await self._client.command("HMGET", key, "v", "b"))
-        return int(version or 0), sealed
+        return number_in(version), sealed
 
     async def _replace(self, key: str, read: Versioned, value: bytes, *, name: str = "") -> bool:
         """Seals and replaces a value; returns False if another has changed it. `name`: in the index of owners, or ''."""
@@ -169,18 +170,18 @@ class Vault:
     async def signed_prekeys_to_replace(self) -> int:
         """Returns the id up to which signed prekeys are to be replaced (bus/steps/prekey_wish.py); 0 for none."""
         wished = await self._client.command("HGET", self._keys.prekey_state, ROTATE_THROUGH)
-        return int(cast("bytes | None", wished) or 0)
+        return number_in(wished)
 
     async def prekey_wishes(self) -> tuple[int, int]:
         """Returns `signed_prekeys_to_replace` and `one_time_prekeys_epoch`, by one command."""
         found = await self._client.command("HMGET", self._keys.prekey_state, ROTATE_THROUGH, ONE_TIME_EPOCH)
-        through, epoch = (int(one or 0) for one in cast("list[bytes | None]", found))
+        through, epoch = (number_in(one) for one in cast("list[bytes | None]", found))
         return through, epoch
 
     async def one_time_prekeys_epoch(self) -> int:
         """Returns the epoch in which all one-time prekeys were last replaced at the relay; 0 before that."""
         epoch = await self._client.command("HGET", self._keys.prekey_state, ONE_TIME_EPOCH)
-        return int(cast("bytes | None", epoch) or 0)
+        return number_in(epoch)
 
     async def note_one_time_prekeys_epoch(self, epoch: int) -> None:
         """Notes that all one-time prekeys were replaced in this epoch."""
@@ -212,13 +213,16 @@ class Vault:
         return self._keys.restored_signed_prekeys if is_signed else self._keys.restored_one_time_prekeys
 
     async def prekeys(self, key: str) -> dict[int, bytes]:
-        """Returns all private halves of a kind, by id."""
+        """Returns all private halves of a kind, by id. One that does not open counts as lost."""
         flat = cast("list[bytes]", await self._client.command("HGETALL", key))
-        ids = [int(raw) for raw in flat[::2]]
-        return {
-            prekey_id: self._state_key.open(sealed, key, prekey_id)
-            for prekey_id, sealed in zip(ids, flat[1::2], strict=True)
-        }
+        opened: dict[int, bytes] = {}
+        for raw, sealed in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                prekey_id = int(raw)
+                opened[prekey_id] = self._state_key.open(sealed, key, prekey_id)
+            except (ValueError, SealBroken):
+                log.error("store: a value does not open, and is as good as lost", key=key)
+        return opened
 
     async def erase_prekeys(self, key: str, prekey_ids: list[int]) -> None:
         """Erases private halves that are no longer offered."""

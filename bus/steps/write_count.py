@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.transport.client import Commands
 from bus.transport.wire import Value
 
@@ -95,7 +96,7 @@ class WriteCount:
 
 async def epoch_now(client: Commands, keys: Keys) -> int:
     """Returns the epoch that stands in Redis."""
-    return int(cast("bytes | None", await client.command("GET", keys.epoch)) or 0)
+    return number_in(await client.command("GET", keys.epoch))
 
 
 def _ids_further() -> int:

@@ -34,6 +34,11 @@ class StreamEntry(msgspec.Struct, frozen=True):
     id: str
     fields: dict[str, bytes]
 
+    @property
+    def record(self) -> bytes:
+        """Its record; b"" where it has none, which no decoder reads."""
+        return self.fields.get("r", b"")
+
 
 class RedisStreamReader:
     """Reads one stream as one consumer of a group, over a connection of its own."""

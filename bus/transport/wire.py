@@ -74,6 +74,11 @@ class RedisRefused(RedisFailed):
 
     reason = "refused"
 
+    @property
+    def is_of_data(self) -> bool:
+        """Returns whether what stands in Redis is the reason: a value of another type, or one with which a script of ours cannot go on."""
+        return self.reason == "wrong_type" or (self.reason == "refused" and "user_script" in str(self))
+
 
 class RedisDenied(RedisRefused):
     """Redis does not let this user do it (a changed password, an ACL); it works again when an operator has mended that."""

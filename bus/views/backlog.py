@@ -10,6 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
+from bus.records.numbers import number_in
 from bus.records.presence import Presence, presence_of
 from bus.records.records import BadRecord, decode_outbox_record
 from bus.steps.store import now_ms
@@ -56,7 +57,7 @@ class Backlog:
             untaken=await self._untaken_seconds(now),
             busy=_since(now, await self._lowest(self._keys.busy)),
             unacknowledged=max(await self._unsent_seconds(now), await self._unacknowledged_seconds()),
-            in_mailboxes=max(0, int(cast("bytes | None", await self._client.command("GET", self._keys.waiting)) or 0)),
+            in_mailboxes=max(0, number_in(await self._client.command("GET", self._keys.waiting))),
         )
 
     async def quarantine(self) -> Mapping[str, int]:

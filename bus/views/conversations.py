@@ -11,6 +11,7 @@ from typing import Final, cast
 import msgspec
 
 from bus.records.keys import Keys
+from bus.records.numbers import number_in
 from bus.transport.client import Commands, keys_like
 from bus.views.trace import BEGINNINGS
 
@@ -93,7 +94,7 @@ class Conversations:
         flat = cast("list[bytes | None]", await self._client.script("read_conversations", names))
         rows = (flat[at : at + FACTS] for at in range(0, len(flat), FACTS))
         return [
-            KnownConversation(one, kind.decode(), (person or b"").decode(), max(int(time or 0) for time in times))
+            KnownConversation(one, kind.decode(), (person or b"").decode(), max(number_in(time) for time in times))
             for one, (kind, person, *times) in zip(ids, rows, strict=True)
             if kind is not None
         ]

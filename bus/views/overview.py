@@ -9,6 +9,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, Keys
+from bus.records.numbers import number_in
 from bus.records.presence import Presence, presence_of
 from bus.steps.last_backup import LastBackup, last_backup
 from bus.transport.client import RedisClient
@@ -87,7 +88,7 @@ class Overview:
         noted = cast(
             "list[bytes | None]", await self._client.command("HMGET", keys.load, "waits_open", "waits", "journal")
         )
-        open_waits, waits_bytes, journal_bytes = (int(one or 0) for one in noted)
+        open_waits, waits_bytes, journal_bytes = (number_in(one) for one in noted)
         return Counts(
             open_waits=open_waits,
             waits_bytes=waits_bytes,
@@ -138,7 +139,7 @@ class Overview:
         """Returns the bytes of each kind that has a budget (host/budgets.py); `unsigned` is a part of `quarantine`."""
         waits = await self._client.command("HMGET", self._keys.load, "total", "out", "outside")
         kept = await self._client.command("HMGET", self._keys.kept, "total", "unsigned")
-        found = [int(one or 0) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
+        found = [number_in(one) for one in cast("list[bytes | None]", waits) + cast("list[bytes | None]", kept)]
         waiting, out, outside, quarantine, unsigned = found
         return {
             **{"waiting": waiting, "out": out + outside, "quarantine": quarantine, "unsigned": unsigned},
@@ -187,7 +188,7 @@ class Overview:
         return cast("list[int]", answer)[0]
 
     async def _number(self, *command: str) -> int:
-        return int(cast("bytes | int | None", await self._client.command(*command)) or 0)
+        return number_in(await self._client.command(*command))
 
 
 async def living_workers(client: RedisClient, keys: Keys) -> dict[str, bytes]:

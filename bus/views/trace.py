@@ -144,9 +144,9 @@ class Ledger:
         if not held or not flat:
             return None
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        record = decode_job_record(fields[b"r"])
+        record = decode_job_record(fields.get(b"r", b""))
         now = await redis_ms(self._client)
-        details = (held[0][1].decode(), fields[b"a"].decode(), fields[b"d"].decode())
+        details = (held[0][1].decode(), *(fields.get(name, b"?").decode(errors="replace") for name in (b"a", b"d")))
         return TraceEntry(now, "running", record.job_id, details)
 
     async def _about(self, messages: set[str], wanted: str) -> tuple[list[TraceEntry], set[str]]:

@@ -17,7 +17,7 @@ from bus.records.records import answering_hops
 from bus.steps.letters import Quarantined, digest_of, name_beside
 from bus.steps.store import Arrival, InboundStore, Intake, Source, now_ms
 from bus.telemetry.traces import current_span
-from bus.transport.wire import RedisFailed
+from bus.transport.wire import RedisFailed, RedisRefused
 from crypto.envelope import Envelope
 from crypto.errors import DatedAhead, Reason, Unreadable
 from host.budgets import LARGEST_INTAKE_BYTES, READING_COST, IntakeBudgets
@@ -39,6 +39,9 @@ from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.rest import RestFailed
 
 MOST_CONFLICTS = 20
+BESIDE_DAMAGED = "/damaged"
+"""Behind the id of a conversation whose records Redis cannot use: what is set aside of it touches none of them."""
+
 """Times that a message is read again because its session or row has changed meanwhile, before it is put into quarantine."""
 
 MOST_NOTED = 10_000
@@ -195,7 +198,7 @@ class Inbound:
         try:
             if waiting.incoming.source is Source.PUSH:
                 await self._pending_acks.wait_noted(frame.conversation_id)
-            waiting.outcome = await self._take(waiting)
+            waiting.outcome = await self._take_or_set_aside(waiting)
         except RedisFailed:
             self._metrics.frames_dropped.labels("redis_away").inc()
             self._polls.missed()
@@ -207,6 +210,34 @@ class Inbound:
             waiting.done.set()
         ids = frame.message_id, frame.conversation_id
         self.traces.received(span, waiting.began_ns, ids, waiting.outcome, waiting.reason)
+
+    async def _take_or_set_aside(self, waiting: MessageInWork) -> Intake:
+        """Takes a message in. One that a damaged record in Redis does not let in goes into quarantine, so that the cursor passes it. Raises RedisFailed."""
+        try:
+            return await self._take(waiting)
+        except RedisRefused as refused:
+            if not refused.is_of_data:
+                raise
+            return await self._set_aside(waiting, refused)
+
+    async def _set_aside(self, waiting: MessageInWork, refused: RedisRefused) -> Intake:
+        incoming, frame = waiting.incoming, waiting.incoming.frame
+        log.error(
+            "message: a damaged record in Redis does not let it in",
+            message_id=frame.message_id,
+            conversation_id=frame.conversation_id,
+            reason=str(refused),
+            remedy="docs/runbooks/redis.md",
+        )
+        if incoming.source is Source.QUARANTINE:
+            return Intake.GONE
+        error = Unreadable(Reason.NO_SESSION, "a record in Redis is damaged")
+        waiting.reason = error.reason.value
+        # Of the conversation nothing is read or written, since its records may be what is damaged; so none of its seqs is taken either.
+        apart = f"{frame.conversation_id}{BESIDE_DAMAGED}"
+        arrival = msgspec.structs.replace(incoming.arrival(), conversation_id=apart, source=Source.POLL, seq=0)
+        outcome = await self._quarantine(incoming, Unread(arrival, error))
+        return Intake.ACCEPTED if outcome is Intake.LATE else outcome  # of a seq that is none nothing follows
 
     async def _take(self, waiting: MessageInWork) -> Intake:
         outcome = Intake.NOT_NOW if self._must_wait(waiting.incoming) else await self._stored(waiting)

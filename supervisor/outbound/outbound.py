@@ -65,7 +65,7 @@ class Outbound:
     async def _attempt(self, entry: StreamEntry) -> float | None:
         """Tries to send a reply. None when nothing is left to do for it, else the seconds to wait at least: every step may be repeated."""
         try:
-            record = decode_reply_record(entry.fields["r"])
+            record = decode_reply_record(entry.record)
             if not self._connection.is_trusted:
                 await self._outbox.give_back_reply(entry.id, record.conversation_id)
                 return None
@@ -114,7 +114,7 @@ class Outbound:
 
     async def _drop_unreadable(self, entry: StreamEntry) -> None:
         try:
-            record = decode_reply_record(entry.fields["r"])
+            record = decode_reply_record(entry.record)
             conversation, answers = record.conversation_id, (record.job_id, record.place)
             if await self._outbox.drop_reply(conversation, "unreadable_record", answers=answers, entry_id=entry.id):
                 self._metrics.dead_letters.labels("reply").inc()

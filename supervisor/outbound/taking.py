@@ -80,7 +80,7 @@ class Taking:
         """Offers entries again that were read and that nobody has begun to send."""
         for entry in entries:
             try:
-                conversation = decode_reply_record(entry.fields["r"]).conversation_id
+                conversation = decode_reply_record(entry.record).conversation_id
                 await self._outbox.give_back_reply(entry.id, conversation)
             except (BadRecord, RedisFailed) as error:
                 log.warning("reply: not given back", entry=entry.id, reason=str(error))  # its lease runs out

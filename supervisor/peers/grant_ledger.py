@@ -11,6 +11,7 @@ import structlog
 
 from bus.records.sealing import SealBroken
 from bus.steps.vault import LedgerStep, Vault, Versioned
+from bus.transport.wire import RedisRefused
 from crypto.grants import FIRST_PREVIOUS, entry_mac, verify_ledger
 from host.whole_file import read_whole
 
@@ -43,6 +44,10 @@ class GrantLedger:
             entries, head = await self._entries_and_head()
         except (SealBroken, ValueError):
             return "an entry of the grant log does not open"
+        except RedisRefused as refused:
+            if not refused.is_of_data:
+                raise
+            return f"the grant log cannot be read ({refused})"
         wrong = verify_ledger(self._ledger_key, entries, head)
         if wrong is not None:
             return f"the grant log does not hold from entry {wrong} on"

@@ -18,6 +18,7 @@ from bus.steps.store import ConversationSnapshot, now_ms
 from bus.steps.vault import Vault, Versioned
 from bus.steps.write_count import WriteCount
 from bus.transport.client import Commands
+from bus.transport.wire import RedisRefused
 from crypto import strict_base64
 from crypto.errors import Unreadable
 from crypto.grants import (
@@ -206,7 +207,17 @@ class Owners:
         await self._rest.relations(self._note_listed)
 
     async def _note_listed(self, relation: Relation) -> None:
-        await self._note(relation, relation.status or "active", lambda: relation.user_id in self._noted_meanwhile)
+        try:
+            await self._note(relation, relation.status or "active", lambda: relation.user_id in self._noted_meanwhile)
+        except RedisRefused as refused:
+            if not refused.is_of_data:
+                raise
+            log.error(  # of this one alone: it hides no other of the list
+                "relation: a damaged record in Redis does not take it",
+                owner=relation.user_id,
+                reason=str(refused),
+                remedy="docs/runbooks/redis.md",
+            )
 
     async def note(self, relation: Relation, status: str) -> None:
         """Stores that an owner's relation has this status. A status that is not known suspends it."""

@@ -14,5 +14,5 @@ if row[7] and seq > next then
   missing = seq - next - redis.call('ZCOUNT', TAKEN, next, seq - 1) - redis.call('HEXISTS', SENT, 'cmid')
 end
 return { id_is_known(known, ARGV[2]) and 1 or 0, next, dropped_ms(known, row),
-  tonumber(session[1] or 0), session[2], tonumber(session[3] or 0), row[5], row[6], tonumber(owner[1] or 0), owner[2],
+  tonumber(session[1] or 0) or 0, session[2], tonumber(session[3] or 0) or 0, row[5], row[6], tonumber(owner[1] or 0) or 0, owner[2],
   redis.call('HEXISTS', HELD, 's:' .. ARGV[3]), math.max(0, missing) }

@@ -5,16 +5,32 @@
 --      5 this server  6 commits that this process has heard of  7 commits that were witnessed  8 '1': it is known that it went back
 --      9… servers that this one may follow with all that they held
 -- -> same | older | other | unproven, epoch, write count, commits
+-- A number that is none, or a value of another type, counts as lost: it is written anew.
 -- Invariant: of supervisors that notice the same only the first raises the epoch: it writes this server's name, and an epoch above all known ones.
 -- If this server's name is there already the witness need not be asked: it was when the name was written, and the memory of one process does
 -- not go back.
 local epoch, count = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
-local server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits'))
-epoch, count, commits = tonumber(epoch or 0), tonumber(count or 0), tonumber(commits or 0)
+local is_damaged = false
+-- MGET reads a value of another type as none, HMGET does not.
+local function hash_there(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'none' then is_damaged = true end
+  return kind == 'hash'
+end
+local function whole(value)
+  if value and not (string.match(value, '^%d+$') and #value < 16) then
+    is_damaged = true
+    return 0
+  end
+  return tonumber(value or 0)
+end
+local server, commits
+if hash_there(KEYS[5]) then server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits')) end
+epoch, count, commits = whole(epoch), whole(count), whole(commits)
 local may_follow = false
 for i = 9, #ARGV do may_follow = may_follow or ARGV[i] == server end
 local found = 'same'
-if ARGV[8] == '1' or count < tonumber(ARGV[2]) or epoch < tonumber(ARGV[1]) or commits < tonumber(ARGV[6]) then
+if is_damaged or ARGV[8] == '1' or count < tonumber(ARGV[2]) or epoch < tonumber(ARGV[1]) or commits < tonumber(ARGV[6]) then
   found = 'older'
 elseif server == ARGV[5] or (not server and (count == 0 or redis.call('EXISTS', unpack(KEYS, 6)) > 0)) then
   -- Nothing was ever written here; or a supervisor of a version that notes no server is connected, which has looked by itself.
@@ -27,6 +43,7 @@ end
 if found == 'same' and server == ARGV[5] then return { found, epoch, count, commits } end
 
 redis.call('SREM', KEYS[3], '') -- the first write takes no memory: a full Redis may go back too (rule 16)
+if is_damaged and not hash_there(KEYS[5]) then redis.call('DEL', KEYS[5]) end
 redis.call('HSET', KEYS[5], 'server', ARGV[5])
 if found == 'same' then return { found, epoch, count, commits } end
 if server ~= ARGV[5] or epoch <= tonumber(ARGV[1]) then

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 import trio
 
-from bus.records.records import decode_reply_record, open_reply, pack_job
+from bus.records.records import decode_job_record, decode_reply_record, open_reply, pack_job
 from bus.records.sealing import KEY_BYTES, BusKey
 from bus.steps.policies import Policies
-from tests.bus.builders import AGENT, BUS_KEY, PEER, arrival_of, message_of, open_bus, open_worker
+from tests.bus.builders import AGENT, BUS_KEY, PEER, arrival_of, job_of, message_of, open_bus, open_worker
 from tests.redis_server import redis_server
 from tests.waiting import waiting_for
 
@@ -41,3 +41,16 @@ async def test_whoever_wrote_what_does_not_open_is_told_unless_it_was_a_group(
                 for entry in (await bus.replies.read(1) if told else [])
             ]
             assert heard == told
+
+
+@pytest.mark.parametrize("fields", [("zz", "1"), ("r", "x"), ("a", "1", "d", "1"), ("a", "\xff", "d", "1", "r", "x")])
+async def test_an_entry_without_its_fields_holds_up_no_other(tmp_path: Path, fields: tuple[str, ...]) -> None:
+    """Else it ended the worker that read it, with all that it ran."""
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, open_worker(url) as worker:
+            await bus.client.command("XADD", bus.store.keys.jobs, "*", *fields)
+            arrival = msgspec.structs.replace(arrival_of(1, 0), session=None, peer=PEER)
+            assert (await bus.store.accept(arrival, job_of(1))).is_new
+            with waiting_for("the job behind it", 10):
+                [job] = await worker.take(2)
+            assert job.job_id == decode_job_record(job_of(1)).job_id

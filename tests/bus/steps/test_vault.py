@@ -51,3 +51,18 @@ async def test_a_page_of_rows_is_the_rows_in_their_order(redis: RedisScene) -> N
     await vault.put_owner("bob", Versioned(1, b"bob"), b"bob again")
     found = await vault.owners(["bob", "nobody", "ada"])
     assert found == [Versioned(2, b"bob again"), Versioned(0, None), Versioned(1, b"ada")]
+
+
+async def test_a_damaged_value_counts_as_lost_hides_no_other_and_is_replaced(redis: RedisScene) -> None:
+    vault = vault_of(redis)
+    for owner_id in ("ada", "bob", "cleo"):
+        await vault.put_owner(owner_id, Versioned(0, None), owner_id.encode())
+    await redis.client.command("HSET", redis.keys.owner("ada"), "v", "\xff")
+    await redis.client.command("SET", redis.keys.owner("bob"), "of another type")
+    found = await vault.owners(["ada", "bob", "cleo"])
+    assert found == [Versioned(0, None), Versioned(0, None), Versioned(1, b"cleo")]
+    assert await vault.put_owner("ada", found[0], b"anew")
+    assert await vault.owner("ada") == Versioned(1, b"anew")
+    await vault.put_prekeys(redis.keys.signed_prekeys, {1: b"one", 2: b"two"})
+    await redis.client.command("HSET", redis.keys.signed_prekeys, "1", "x", "no id", "x")
+    assert await vault.prekeys(redis.keys.signed_prekeys) == {2: b"two"}

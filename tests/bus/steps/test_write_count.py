@@ -64,6 +64,34 @@ async def test_a_redis_that_counts_less_than_was_seen_has_gone_back(tmp_path: Pa
             assert write_count.epoch == 1
 
 
+DAMAGED = {
+    "no number for the write count": ("SET", KEYS.write_count, "12\xff"),
+    "no number for the epoch": ("SET", KEYS.epoch, ""),
+    "no number for the commits": ("HSET", KEYS.continuity, "commits", "1.5e400"),
+    "a list for the write count": ("RPUSH", KEYS.write_count, "x"),
+    "a list for what was proven": ("RPUSH", KEYS.continuity, "x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+async def test_what_is_no_count_is_taken_for_lost_and_written_anew(
+    tmp_path: Path, damage: tuple[Argument, ...]
+) -> None:
+    """Else no supervisor starts, and none says why."""
+    with redis_server(tmp_path) as url:
+        async with open_redis(url) as client:
+            write_count = WriteCount()
+            assert await write_count.check(client, KEYS, SERVER) is Found.SAME
+            await count(client, 5)
+            write_count.seen(5)
+            await client.command("DEL", damage[1])
+            await client.command(*damage)
+            assert await write_count.check(client, KEYS, SERVER) is Found.OLDER
+            assert write_count.epoch == 1
+            assert await write_count.check(client, KEYS, SERVER) is Found.SAME
+            assert await client.command("INCR", KEYS.write_count) == write_count.highest + 1
+
+
 async def count(client: RedisClient, writes: int) -> None:
     await client.command("SET", KEYS.write_count, writes)
 

@@ -53,7 +53,7 @@ OF_INTAKE = (
     ),
     *of(
         script("advance_cursor"), INTAKE,
-        ("cursor_moves_from_where_it_was_read", "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then", "if false then"),
+        ("cursor_moves_from_where_it_was_read", "if cursor ~= ARGV[1] then", "if false then"),
     ),
     *of(
         script("quarantine"), BOUNDS,

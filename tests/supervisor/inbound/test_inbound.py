@@ -325,6 +325,63 @@ async def test_a_message_that_is_always_in_conflict_is_in_quarantine_and_holds_u
         assert await core.jobs() == ["hello"]
 
 
+DAMAGED_RECORDS = {
+    "another type": ("SET", "x"),
+    "no number for the next seq": ("HSET", "next", "\xff"),
+}
+DAMAGED_VERSIONS = {
+    "owner": ("HSET", "v", "\xff"),
+    "owner, of another type": ("SET", "x"),
+    "session": ("HSET", "v", "\xff", "b", "x", "e", "\xff"),
+    "session, of another type": ("SET", "x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_RECORDS.values(), ids=DAMAGED_RECORDS)
+async def test_a_damaged_record_of_one_conversation_holds_up_nobody_else(
+    tmp_path: Path, damage: tuple[str, ...]
+) -> None:
+    """Else its message was dropped without a word, and the one cursor stood still for everybody."""
+    async with scene(tmp_path) as (core, ada):
+        said = ada.say("one")
+        key = core.keys.conversation(said.conversation_id)
+        await core.client.command(damage[0], key, *damage[1:])
+        with structlog.testing.capture_logs() as logs:
+            assert await core.polled(said) is Intake.ACCEPTED
+        assert await core.quarantined(said) == "no_session"
+        assert [line["remedy"] for line in logs if line["log_level"] == "error"] == ["docs/runbooks/redis.md"]
+        assert core.count("frame_dropped_total", reason="redis_away") == 0
+        assert await core.polled(said) is Intake.DUPLICATE
+        other = ada.say("two", seq=1, conversation=OTHER_CONVERSATION)
+        assert await core.polled(other) is Intake.ACCEPTED
+        await core.client.command("DEL", key)
+        await core.client.command("SADD", core.keys.wanted, said.message_id)
+        await core.until_tried_again()
+        assert sorted(await core.jobs()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("which", DAMAGED_VERSIONS)
+async def test_a_damaged_record_of_one_person_holds_up_nobody_else(tmp_path: Path, which: str) -> None:
+    """Else it ended the supervisor, and the next one again."""
+    async with scene(tmp_path) as (core, ada):
+        first = ada.say("one")
+        assert await core.polled(first) is Intake.ACCEPTED
+        command, *damage = DAMAGED_VERSIONS[which]
+        is_owner = which.startswith("owner")
+        key = core.keys.owner(ada.user_id) if is_owner else core.keys.session(ada.user_id, ada.device.device_id)
+        await core.client.command("DEL", key)
+        await core.client.command(command, key, *damage)
+        said = ada.say("two")
+        assert (await core.polled(said)) in (Intake.ACCEPTED, Intake.LATE)
+        ben = Person(core.rest, "01906abc-0000-7000-8000-0000000000b1")
+        ben.meet()
+        assert await core.polled(ben.say("three", seq=1, conversation=OTHER_CONVERSATION)) is Intake.ACCEPTED
+        jobs = await core.jobs()
+        assert jobs[0] == "one"
+        assert "three" in jobs
+        assert "two" in jobs or await core.quarantined(said) is not None
+
+
 async def test_a_kind_that_the_relay_says_first_and_then_no_more_is_no_conflict(tmp_path: Path) -> None:
     """`conflict` for ever: the cursor stands still for everybody."""
     async with scene(tmp_path) as (core, ada):
