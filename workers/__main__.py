@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 
@@ -22,7 +23,7 @@ from host.tuning import tune
 from workers.errors import CannotStart
 from workers.process.control_link import ControlLink
 from workers.process.last_words import LastWords, alone, divert_streams, dump_on_signals
-from workers.process.loading import CannotLoad, load_agent
+from workers.process.loading import PATCHED, CannotLoad, load_agent
 from workers.process.logs import Log, kind, worker_log
 from workers.process.open_tracing import open_tracing
 from workers.process.settings import WorkerSettings, parse_options, read_settings
@@ -74,6 +75,8 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
         agent = load_agent(settings.handler, current_directory())
         trio.run(worker.run, agent)
     except CannotLoad as error:
+        if error.report.kind == PATCHED:
+            _leave_at_once(error.report, settings)
         return _refuse(error.report, worker, settings, log)
     except CannotStart as error:
         report = StartFailed(kind="lifespan", exception=kind(error), file="", line=0, last_line=str(error))
@@ -82,7 +85,7 @@ def _run(worker: Worker, settings: WorkerSettings, log: Log, last_words: LastWor
         if sealed := _find(error, StoreSealed):
             report = StartFailed(kind="bus_key", exception=kind(sealed), file="", line=0, last_line=str(sealed))
             return _refuse(report, worker, settings, log)
-        if worker.is_opening and isinstance(error, Exception | SystemExit):
+        if worker.is_opening and not isinstance(error, KeyboardInterrupt):
             return _not_opened(error, worker, settings, log)
         worker.tell(last_words.of_the_end(error))
         return EXIT_CRASHED
@@ -115,6 +118,19 @@ def _refuse(report: StartFailed, worker: Worker, settings: WorkerSettings, log: 
         place = {"at": f"{report.file}:{report.line}"} if report.file else {}
         log.warning(f"worker: cannot use the {what}: {report.last_line}", **place)
     return EXIT_CONFIGURATION
+
+
+def _leave_at_once(report: StartFailed, settings: WorkerSettings) -> NoReturn:
+    """Says by the descriptor itself why there is no worker: of our threads and locks none does what it did."""
+    try:
+        if settings.control_fd is not None:
+            os.write(settings.control_fd, encode(report))
+        else:
+            os.write(
+                2, f"[hashee] warning: worker: cannot use the handler {settings.handler}: {report.last_line}\n".encode()
+            )
+    finally:
+        os._exit(EXIT_CONFIGURATION)
 
 
 def _link(settings: WorkerSettings, worker: Worker, log: Log) -> ControlLink | None:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,12 @@ from host.entrance import PACKAGES, PackageShadowed, refuse_shadows
 from host.forks import ForksStay
 from workers.handling.agent import Agent
 from workers.process.start_errors import report_of
+
+PATCHED = "patched"
+NO_THREADS = (
+    "its import replaces Python's threads and locks (monkey.patch_all() of gevent or eventlet), and a worker needs them: take that out. "
+    "A plain `def` handler runs in a thread of its own, where what blocks holds nobody up"
+)
 
 
 class CannotLoad(Exception):
@@ -36,10 +43,15 @@ def load_agent(handler: str, directory: Path) -> Agent:
     module_name, _, attribute = handler.partition(":")
     if not module_name or not attribute:
         raise _refusal("handler", f"a handler is named MODULE:ATTRIBUTE, not {handler!r}")
+    own_local = threading.local
     try:
         with ForksStay(_say_forked):
             module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is reported
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is reported
+        if threading.local is not own_local:
+            raise _refusal(PATCHED, NO_THREADS) from None
         # if the innermost line is ours, the module itself was not found
         report = report_of(error, directory, "import", ours=__file__)
         if isinstance(error, ModuleNotFoundError) and not report.file:
@@ -47,6 +59,8 @@ def load_agent(handler: str, directory: Path) -> Agent:
             report = msgspec.structs.replace(report, last_line=f"there is no module {error.name} {where}")
         raise CannotLoad(report) from None
     file = getattr(module, "__file__", None) or module_name
+    if threading.local is not own_local:
+        raise _refusal(PATCHED, NO_THREADS, file)
     agent = getattr(module, attribute, None)
     if agent is None:
         raise _refusal(

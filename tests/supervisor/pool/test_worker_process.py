@@ -159,6 +159,8 @@ BROKEN = {
     "leaves.py": ("import sys\nsys.exit(0)\n", "import", "SystemExit"),
     "bad.py": ("from workers import Agent\nagent = Agent()\nagent.on_message()(len)\n", "import", "BadHandler"),
     "other.py": ("agent = 1\n", "attribute", ""),
+    "panics.py": ("class Panic(BaseException): ...\nraise Panic\n", "import", "Panic"),
+    "patched.py": ("import threading\nthreading.local = None\n", "patched", ""),
     "none.py": ("", "attribute", ""),
     "empty.py": ("from workers import Agent\nagent = Agent()\n", "no_handlers", ""),
 }
