@@ -65,7 +65,8 @@ def text_payloads(
 
 def checked_payload(payload: Mapping[str, object]) -> Payload:
     """Returns a copy of the payload that is certain to be JSON. Raises TextTooLong, BadReply."""
-    payload_type, text = payload.get("type"), payload.get("text")
+    is_mapping = isinstance(payload, Mapping)  # whatever a type checker would say of it
+    payload_type, text = (payload.get("type"), payload.get("text")) if is_mapping else (None, None)
     if not isinstance(payload_type, str) or not payload_type:
         raise BadReply("a payload is a mapping with a 'type', such as {'type': 'text', 'text': …}")
     if payload_type == "text":

@@ -13,6 +13,7 @@ from bus.records.daily import Daily, NoSuchTime, first_that_exists
 from bus.records.records import GROUP, InboundMessage, Job, Payload, PlacedKind
 from bus.records.timers import Timer, keyed_id
 from bus.steps.timers import MOST_TIMERS
+from host.unreadable import UNWRITABLE
 from workers.errors import BadReminder, TooManyReminders
 from workers.kept.outlet import Outlet, until_redis_answers
 from workers.kept.thread import ThreadRun
@@ -174,7 +175,7 @@ def _when(after: timedelta | None, at: datetime | None, daily: str | None, tz: s
 def _packed(name: str, data: object) -> bytes:
     try:
         packed = msgspec.msgpack.encode(data)
-    except (TypeError, ValueError, OverflowError):  # without the cause, which may quote the data
+    except UNWRITABLE:  # without the cause, which may quote the data
         raise BadReminder(
             f"the data of reminder {name!r} cannot be kept: use numbers, texts, lists, dicts, Structs"
         ) from None

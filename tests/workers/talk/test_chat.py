@@ -1,6 +1,7 @@
 """What a handler sends, in a first run, a second run, and a run that was lost. With trio's clock where time matters."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -100,6 +101,18 @@ async def test_a_payload_that_no_record_holds_is_refused_where_it_is_said(value:
     with pytest.raises(BadReply, match="JSON does not have, or a number of over 64 bits"):
         await run(agent, bus)
     assert bus.replies == []
+
+
+@pytest.mark.parametrize("payload", ["a text", None, [], {}])
+async def test_what_is_no_payload_is_refused_with_what_one_is(payload: Any) -> None:
+    agent = Agent()
+
+    @agent.on_message()
+    async def answer(chat: Chat) -> None:
+        await chat.send(payload)
+
+    with pytest.raises(BadReply, match="a payload is a mapping with a 'type'"):
+        await run(agent, MemoryBus())
 
 
 async def test_a_reply_waits_until_redis_is_back(autojump_clock: trio.testing.MockClock) -> None:

@@ -229,6 +229,8 @@ async def test_rule_7_in_a_thread_of_several_jobs_a_reminder_is_set_by_the_first
     assert bus.settled == []
 
 
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
 REFUSALS = {
     "past": ({"at": NOW - timedelta(hours=2)}, "in the past, by 2:00:00"),
     "naive": ({"at": datetime(2030, 1, 1)}, "has no time zone"),
@@ -245,6 +247,7 @@ REFUSALS = {
     "no such time": ({"daily": "25:00", "tz": "UTC"}, "00:00 to 23:59"),
     "a zone for after": ({"after": timedelta(1), "tz": "UTC"}, "tz= belongs to daily="),
     "data": ({"after": timedelta(1), "data": object()}, "cannot be kept"),
+    "data in a circle": ({"after": timedelta(1), "data": CIRCLE}, "cannot be kept"),
     "much data": ({"after": timedelta(1), "data": "x" * MOST_DATA_BYTES}, "at most 4096 are kept"),
     "key": ({"after": timedelta(1), "key": ""}, "1 to 200 characters"),
 }
