@@ -4,6 +4,8 @@ Redis reads only what its manifest names. Without one, or with one that was cut,
 both together the next time. Such files are left as they are, and said.
 """
 
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -35,7 +37,7 @@ class StoreDamaged(Exception):
 
 
 def refuse_damaged(folder: Path) -> None:
-    """Raises StoreDamaged where a server on the append-only files in `folder` would not load all of them. Changes nothing."""
+    """Raises StoreDamaged where a server on the append-only files in `folder` would not load all of them, PermissionError. Changes nothing."""
     if (fault := _fault_of(folder)) is not None:
         raise StoreDamaged(fault, folder)
 
@@ -51,6 +53,8 @@ def _fault_of(folder: Path) -> str | None:
         names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise
     except OSError as problem:
         return f"{folder}: {problem.strerror}"
     manifest = folder / MANIFEST_FILE
@@ -60,6 +64,8 @@ def _fault_of(folder: Path) -> str | None:
         return None if held is None else f"{manifest} is missing, and {held} is not read without it"
     try:
         named = _entries(read_whole(manifest, MOST_MANIFEST_BYTES))
+    except PermissionError:
+        raise
     except OSError as problem:
         return f"{manifest}: {problem.strerror}"
     except ValueError:
@@ -71,6 +77,8 @@ def _fault_of_named(folder: Path, named: dict[str, tuple[int, str]], names: list
     for name, (_, kind) in named.items():
         if kind != HISTORY and not is_regular(folder / name):
             return f"{folder / name} {'is no file' if name in names else 'is missing'}, and {MANIFEST_FILE} names it"
+        if kind != HISTORY and not os.access(folder / name, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / name))
     last = max((number for number, kind in named.values() if kind == PART), default=0)
     for name in names:
         # A rewrite makes a part empty and then names it: one that holds something and is not named was lost from the manifest.

@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from bus.records.keys import JOBS_GROUP, REPLIES_GROUP, Keys
-from bus.records.records import MOST_DELIVERIES, JobRecord, decode_job_record, decode_reply_record
+from bus.records.records import MOST_DELIVERIES, BadRecord, JobRecord, decode_job_record, decode_reply_record
 from bus.steps.work_lease import WorkLease, nobody_knows
 from bus.transport.client import Commands, members_until
 from bus.transport.lua import Argument
@@ -159,7 +159,13 @@ class Recovery:
         rows = cast(
             "list[tuple[bytes, list[bytes]]]", await self._client.command("XRANGE", held.stream, entry_id, entry_id)
         )
-        return rows[0][1][1] if rows else None
+        if not rows:
+            return None
+        fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
+        if b"r" not in fields:  # of nobody: no version writes such an entry, and a drain would wait for it
+            self.on_left(entry_id, BadRecord("its entry has no record and was removed"))
+            await self._client.command("XDEL", held.stream, entry_id)
+        return fields.get(b"r")
 
     async def start_due(self, now_ms: int) -> int:
         """Starts all failed jobs whose time has come; returns how many."""

@@ -197,7 +197,10 @@ def _refuse_half_done(found: Mapping[str, bytes]) -> None:
 def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -> StoreKeys | None:
     """Returns the keys of a store with this seal (`found`: its fields under the key `seal_key`); None if this is not its secret. Raises SealDamaged."""
     sealed = found[STATE_CHECK]
-    keys = StoreKeys.derive(store_secret, epoch_of(sealed))
+    try:
+        keys = StoreKeys.derive(store_secret, epoch_of(sealed))
+    except SealBroken:
+        raise SealDamaged(seal_key) from None
     if not _opens(keys.state, seal_key, STATE_CHECK, sealed):
         return None
     try:

@@ -40,6 +40,10 @@ Answer = Value | ResponseError
 CONNECT_TIMEOUT_SECONDS = 3.0
 
 
+OF_DATA = ("attempt to ", "not an integer", "not a valid float", "out of range")
+"""How Lua and Redis say within a script that a value is none of those that it goes on with."""
+
+
 class RedisFailed(Exception):
     """Redis has not done what was asked, for whatever reason; a loop that must survive catches this.
 
@@ -77,7 +81,8 @@ class RedisRefused(RedisFailed):
     @property
     def is_of_data(self) -> bool:
         """Returns whether what stands in Redis is the reason: a value of another type, or one with which a script of ours cannot go on."""
-        return self.reason == "wrong_type" or (self.reason == "refused" and "user_script" in str(self))
+        is_a_scripts = "user_script" in str(self) and any(said in str(self) for said in OF_DATA)
+        return self.reason == "wrong_type" or (self.reason == "refused" and is_a_scripts)
 
 
 class RedisDenied(RedisRefused):

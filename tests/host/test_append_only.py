@@ -1,5 +1,8 @@
 """Append-only files that a server would not load whole are left alone, and named; what a server or a crash leaves by itself is no damage."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +10,11 @@ import pytest
 
 from host.append_only import StoreDamaged, damaged_by_its_log, refuse_damaged
 from host.redis_folder import APPEND_ONLY_FOLDER, DATA_FOLDER, MANIFEST_FILE
+from tests.other_user import USER, as_root, reachable
 
-pytestmark = pytest.mark.pure
+__all__ = ["reachable"]
 
+ROOT = Path(__file__).parents[2]
 BASE, PART = "appendonly.aof.1.base.aof", "appendonly.aof.1.incr.aof"
 MANIFEST = f"file {BASE} seq 1 type b\nfile {PART} seq 1 type i\n"
 LATER = f"file {BASE} seq 1 type b\nfile {PART} seq 1 type i startoffset 0\n"
@@ -60,6 +65,7 @@ SOUND: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("made", SOUND.values(), ids=SOUND)
 def test_what_a_server_leaves_by_itself_is_started_on(folder: Path, made: Callable[[Path], object]) -> None:
     made(folder)
@@ -102,6 +108,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize(("damage", "said"), DAMAGED.values(), ids=DAMAGED)
 def test_damage_is_named_with_what_helps_and_nothing_is_changed(
     folder: Path, damage: Callable[[Path], object], said: str
@@ -138,3 +145,33 @@ def test_what_a_server_says_of_a_file_names_it_and_repeats_nothing_of_it(line: s
 
 def test_other_last_words_are_no_damage(tmp_path: Path) -> None:
     assert damaged_by_its_log(["7:M # Failed opening Unix socket: bind: No such file or directory"], tmp_path) is None
+
+
+@as_root
+@pytest.mark.parametrize("name", [MANIFEST_FILE, PART, BASE])
+def test_what_this_user_may_not_read_is_no_damage_and_said_as_that(reachable: Path, name: str) -> None:
+    folder = reachable / APPEND_ONLY_FOLDER
+    folder.mkdir()
+    write(folder, MANIFEST, **{BASE: "", PART: "x"})
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, USER, USER)
+    (folder / name).chmod(0)
+    asked = f"""
+import os
+from pathlib import Path
+from host.append_only import refuse_damaged
+os.setgroups([]); os.setgid({USER}); os.setuid({USER})
+try:
+    refuse_damaged(Path({str(folder)!r}))
+except PermissionError as refused:
+    print(refused.filename)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={"PYTHONPATH": str(ROOT)},
+        cwd="/",
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert said.stdout.strip() == str(folder / name)

@@ -27,6 +27,14 @@ end
 local server, commits
 if hash_there(KEYS[5]) then server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits')) end
 epoch, count, commits = whole(epoch), whole(count), whole(commits)
+local damaged_ids = {}
+if hash_there(KEYS[4]) then
+  for _, field in ipairs({ 'signed', 'one_time', 'rotate_through' }) do
+    local id = redis.call('HGET', KEYS[4], field)
+    if id and not (string.match(id, '^%d+$') and #id < 16) then damaged_ids[#damaged_ids + 1] = field end
+  end
+end
+is_damaged = is_damaged or #damaged_ids > 0
 local may_follow = false
 for i = 9, #ARGV do may_follow = may_follow or ARGV[i] == server end
 local found = 'same'
@@ -43,7 +51,12 @@ end
 if found == 'same' and server == ARGV[5] then return { found, epoch, count, commits } end
 
 redis.call('SREM', KEYS[3], '') -- the first write takes no memory: a full Redis may go back too (rule 16)
-if is_damaged and not hash_there(KEYS[5]) then redis.call('DEL', KEYS[5]) end
+if is_damaged then
+  for _, key in ipairs({ KEYS[4], KEYS[5] }) do
+    if not hash_there(key) then redis.call('DEL', key) end
+  end
+  if #damaged_ids > 0 then redis.call('HDEL', KEYS[4], unpack(damaged_ids)) end
+end
 redis.call('HSET', KEYS[5], 'server', ARGV[5])
 if found == 'same' then return { found, epoch, count, commits } end
 if server ~= ARGV[5] or epoch <= tonumber(ARGV[1]) then

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from bus.records.sealing import StateKey
+from bus.steps.seal import LEDGER, STATE_CHECK, SealDamaged, StoreSeal
 from bus.steps.vault import LedgerStep, Vault, Versioned
 from tests.bus.redis_scene import RedisScene
 
@@ -66,3 +67,18 @@ async def test_a_damaged_value_counts_as_lost_hides_no_other_and_is_replaced(red
     await vault.put_prekeys(redis.keys.signed_prekeys, {1: b"one", 2: b"two"})
     await redis.client.command("HSET", redis.keys.signed_prekeys, "1", "x", "no id", "x")
     assert await vault.prekeys(redis.keys.signed_prekeys) == {2: b"two"}
+
+
+async def test_a_damaged_seal_is_said_with_what_helps_and_left_as_it_is(redis: RedisScene) -> None:
+    seal, secret = StoreSeal(redis.client, redis.keys), bytes(32)
+    await seal.adopt(secret)
+    rows = redis.contents()
+    for damage in (("HSET", STATE_CHECK, "x"), ("HSET", LEDGER, "x")):
+        await redis.client.command(damage[0], redis.keys.seal, *damage[1:])
+        before = redis.contents()
+        with pytest.raises(SealDamaged, match=r":seal in Redis is damaged; bring a backup back"):
+            await seal.adopt(secret)
+        assert redis.contents() == before
+        await redis.client.command("DEL", redis.keys.seal)
+        await seal.adopt(secret)
+    assert set(redis.contents()) == set(rows)

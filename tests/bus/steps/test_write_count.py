@@ -70,6 +70,8 @@ DAMAGED = {
     "no number for the commits": ("HSET", KEYS.continuity, "commits", "1.5e400"),
     "a list for the write count": ("RPUSH", KEYS.write_count, "x"),
     "a list for what was proven": ("RPUSH", KEYS.continuity, "x"),
+    "no number for the last prekey's id": ("HSET", KEYS.prekey_state, "signed", "\xff", "one_time", "7"),
+    "a list for the prekeys' ids": ("RPUSH", KEYS.prekey_state, "x"),
 }
 
 
@@ -90,6 +92,9 @@ async def test_what_is_no_count_is_taken_for_lost_and_written_anew(
             assert write_count.epoch == 1
             assert await write_count.check(client, KEYS, SERVER) is Found.SAME
             assert await client.command("INCR", KEYS.write_count) == write_count.highest + 1
+            next_id = await client.command("HINCRBY", KEYS.prekey_state, "signed", 1)
+            assert isinstance(next_id, int)
+            assert next_id > FEWEST_IDS
 
 
 async def count(client: RedisClient, writes: int) -> None:

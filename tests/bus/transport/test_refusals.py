@@ -278,3 +278,32 @@ def test_a_wrong_password_is_refused_and_not_away(tmp_path: Path) -> None:
             wire.call([("PING",)])
         assert caught.value.reason == "not_authenticated"
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("refused", "is_of_data"),
+    [
+        (RedisRefused("WRONGTYPE Operation against a key holding the wrong kind of value", "wrong_type"), True),
+        (
+            RedisRefused("ERR user_script:20: attempt to compare nil with number script: fc15, on @user_script:20."),
+            True,
+        ),
+        (RedisRefused("ERR hash value is not an integer script: fc15, on @user_script:12."), True),
+        (
+            RedisRefused("READONLY You can't write against a read only replica. script: fc15, on @user_script:12."),
+            False,
+        ),
+        (
+            RedisRefused(
+                "ERR Script attempted to access a non local key in a cluster node script: fc15, on @user_script:1."
+            ),
+            False,
+        ),
+        (RedisRefused("NOGROUP No such consumer group", "no_group"), False),
+        (RedisDenied("NOPERM this user has no permissions", "forbidden"), False),
+    ],
+)
+def test_a_refusal_is_of_the_data_only_where_a_value_is_its_reason(refused: RedisRefused, is_of_data: bool) -> None:
+    """Whoever sets something aside for it must not do so while Redis refuses everything."""
+    assert refused.is_of_data == is_of_data
