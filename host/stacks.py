@@ -7,7 +7,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from types import CoroutineType, FrameType
+from contextlib import suppress
+from types import FrameType
 
 import trio
 
@@ -46,8 +47,6 @@ def _tasks(root: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
 def of_task(task: trio.lowlevel.Task) -> traceback.StackSummary:
     """Returns where a task is, the innermost frame last."""
     frames: list[tuple[FrameType, int]] = []
-    coroutine: object = task.coro
-    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
-        frames.append((coroutine.cr_frame, coroutine.cr_frame.f_lineno))
-        coroutine = coroutine.cr_await
+    with suppress(TypeError):  # it awaits something that trio does not see into
+        frames.extend(task.iter_await_frames())
     return traceback.StackSummary.extract(iter(frames), lookup_lines=False)

@@ -9,12 +9,30 @@ import threading
 import traceback
 from typing import Final
 
-from workers.process.logs import Log, owners_place
+import trio
+
+from workers.process.logs import Log, owners_place, where_it_stands
 
 STALLED_MS: Final = 10_000.0
 """As long as a worker may say nothing at all: a machine that is short of processors is late by less."""
 
 WELL_MS: Final = 1_000.0
+
+
+OPENING_SECONDS: Final = 30.0
+"""After so long it is said that `lifespan` has not opened what it opens: a service that never answers shows nowhere else."""
+
+
+async def say_that_it_opens(log: Log, task: trio.lowlevel.Task, opening: trio.CancelScope) -> None:
+    """Says once where a task stands in the owner's lifespan that takes long to open. `opening` is cancelled when it has opened."""
+    with opening:
+        await trio.sleep(OPENING_SECONDS)
+        log.warning(
+            "worker: lifespan has not yielded yet, no message is taken before",
+            seconds=round(OPENING_SECONDS),
+            at=where_it_stands(task),
+            remedy="give what it waits for a time limit: with trio.fail_after(10)",
+        )
 
 
 class StallWatch:

@@ -45,7 +45,7 @@ from workers.process.logs import Log
 from workers.process.overrun import OverrunWatch
 from workers.process.runner import Runner, RunnerSettings
 from workers.process.settings import WorkerSettings
-from workers.process.stalls import StallWatch
+from workers.process.stalls import StallWatch, say_that_it_opens
 from workers.process.tracing import JobTracing
 from workers.process.vitals import Vitals
 
@@ -151,9 +151,11 @@ class Worker:
         if self._link is None:
             self._overrun = OverrunWatch(self._vitals, self._log, self._settings.job_seconds, self._leave)
             self._overrun.start()
-        self.is_opening = True
+        self.is_opening, opening = True, trio.CancelScope()
+        trio.lowlevel.spawn_system_task(say_that_it_opens, self._log, trio.lowlevel.current_task(), opening)
         async with agent.lifespan(observe=self._observe) as shared, trio.open_nursery() as nursery:
             self.is_opening, self._nursery = False, nursery
+            opening.cancel()
             nursery.start_soon(self._hear_signals)
             nursery.start_soon(self._watch_threads)
             await self._work(agent, shared)
