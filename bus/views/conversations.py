@@ -94,10 +94,14 @@ class Conversations:
         flat = cast("list[bytes | None]", await self._client.script("read_conversations", names))
         rows = (flat[at : at + FACTS] for at in range(0, len(flat), FACTS))
         return [
-            KnownConversation(one, kind.decode(), (person or b"").decode(), max(number_in(time) for time in times))
+            KnownConversation(one, _text(kind), _text(person or b""), max(number_in(time) for time in times))
             for one, (kind, person, *times) in zip(ids, rows, strict=True)
             if kind is not None
         ]
+
+
+def _text(found: bytes) -> str:
+    return found.decode(errors="replace")  # a damaged one is shown, and hides no other
 
 
 def _heard_at_least(one: KnownConversation, at_ms: int) -> KnownConversation:
