@@ -91,7 +91,11 @@ async def test_a_message_does_not_wait_for_ever_for_its_key(tmp_path: Path, auto
         said = circle.say(ada)
         assert await core.polled(said) is Intake.NOTED
         assert await core.quarantine.count() == 0
+        autojump_clock.autojump_threshold = (
+            0  # nobody asks Redis meanwhile, and its connection is looked at twice a second
+        )
         await trio.sleep(WAIT_AT_RELAY_SECONDS)
+        autojump_clock.autojump_threshold = 0.05
         core.rest.fail_next("group_key", *[RestFailed("group_key", 503)] * 100)
         await core.inbound.fetched(said)
         assert await core.quarantined(said) == "unknown_group_key"
