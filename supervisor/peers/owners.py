@@ -152,6 +152,7 @@ class Owners:
         self._unlisted_until: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
         self._refused = set[str]()
+        self._damaged = set[str]()
         self.untold = Untold()
         self._noted_meanwhile: set[str] = set()
         self._decoded: OrderedDict[str, _Decoded] = OrderedDict()
@@ -209,15 +210,23 @@ class Owners:
     async def _note_listed(self, relation: Relation) -> None:
         try:
             await self._note(relation, relation.status or "active", lambda: relation.user_id in self._noted_meanwhile)
+            self._damaged.discard(relation.user_id)
         except RedisRefused as refused:
             if not refused.is_of_data:
                 raise
-            log.error(  # of this one alone: it hides no other of the list
-                "relation: a damaged record in Redis does not take it",
-                owner=relation.user_id,
-                reason=str(refused),
-                remedy="docs/runbooks/redis.md",
-            )
+            self._say_damaged(relation.user_id, refused)  # of this one alone: it hides no other of the list
+
+    def _say_damaged(self, owner_id: str, refused: RedisRefused) -> None:
+        """Says it once, not with each reading of the list."""
+        if owner_id in self._damaged:
+            return
+        self._damaged.add(owner_id)
+        log.error(
+            "relation: a damaged record in Redis does not take it",
+            owner=owner_id,
+            reason=str(refused),
+            remedy="docs/runbooks/redis.md",
+        )
 
     async def note(self, relation: Relation, status: str) -> None:
         """Stores that an owner's relation has this status. A status that is not known suspends it."""

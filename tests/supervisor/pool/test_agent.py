@@ -196,6 +196,7 @@ async def test_what_a_handler_left_behind_ends_with_a_killed_supervisor_and_a_hu
 
 async def test_a_worker_elsewhere_joins_is_listed_and_leaves(tmp_path: Path) -> None:
     async with world(tmp_path, HASHEE_WORKERS="1") as agent:
+        await agent.until_ready()
         await command(agent, "scale", "0")
         await workers(agent, 0)
         key = (await command(agent, "keys", "bus")).stdout.strip().partition("=")[2]

@@ -99,6 +99,9 @@ class FakeEndpoint:
         if not head:
             return False
         lines = head.decode().splitlines()
+        if lines[0].split(" ")[1].partition("/v1/")[0]:  # somebody's who means the one that had this port before
+            await self._answer(stream, refusal("404 Not Found"))
+            return False
         length = sum(int(line[15:]) for line in lines if line.lower().startswith("content-length"))
         self.keys += [line[22:] for line in lines if line.lower().startswith("authorization: bearer ")]
         while len(body) < length:

@@ -43,8 +43,9 @@ def stderr_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         ours = logging.getLogger("hashee")
         patched.setattr(ours, "handlers", ours.handlers)
         patched.setattr(ours, "propagate", ours.propagate)
+        stderr = log_stream(writing)  # one for both, as `divert_stderr` makes it
         for name in ("stderr", "__stderr__"):
-            patched.setattr(sys, name, log_stream(writing))
+            patched.setattr(sys, name, stderr)
         try:
             yield reading
         finally:
