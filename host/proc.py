@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-CPU_CLOCK_OF_A_PROCESS = 2
-"""The last bits of the name of a process' clock, clock_getcpuclockid(3): /proc/PID/stat counts in ticks of 10 ms."""
 BOOT_ID = PROC / "sys/kernel/random/boot_id"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+CPU_CLOCK_OF_A_PROCESS = 2
+"""The last bits of the name of a process' clock, clock_getcpuclockid(3): /proc/PID/stat counts in ticks of 10 ms."""
 
 _STATE, _PARENT, _GROUP, _START = 0, 1, 2, 19
 """Fields 3, 4, 5 and 22 of /proc/PID/stat (proc(5)), counted behind the name, which may hold blanks and brackets itself."""

@@ -199,11 +199,8 @@ def keys_under(store_secret: bytes, seal_key: str, found: Mapping[str, bytes]) -
     sealed = found[STATE_CHECK]
     try:
         keys = StoreKeys.derive(store_secret, epoch_of(sealed))
-    except SealBroken:
-        raise SealDamaged(seal_key) from None
-    if not _opens(keys.state, seal_key, STATE_CHECK, sealed):
-        return None
-    try:
+        if not _opens(keys.state, seal_key, STATE_CHECK, sealed):
+            return None
         carried = {name: keys.state.open(found[name], seal_key, name) for name in (IDENTIFIER, LEDGER) if name in found}
     except SealBroken:
         raise SealDamaged(seal_key) from None

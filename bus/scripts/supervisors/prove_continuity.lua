@@ -17,12 +17,13 @@ local function hash_there(key)
   if kind ~= 'hash' and kind ~= 'none' then is_damaged = true end
   return kind == 'hash'
 end
+local function is_whole(value)
+  return not value or (string.match(value, '^%d+$') and #value < 16)
+end
 local function whole(value)
-  if value and not (string.match(value, '^%d+$') and #value < 16) then
-    is_damaged = true
-    return 0
-  end
-  return tonumber(value or 0)
+  if is_whole(value) then return tonumber(value or 0) end
+  is_damaged = true
+  return 0
 end
 local server, commits
 if hash_there(KEYS[5]) then server, commits = unpack(redis.call('HMGET', KEYS[5], 'server', 'commits')) end
@@ -30,8 +31,7 @@ epoch, count, commits = whole(epoch), whole(count), whole(commits)
 local damaged_ids = {}
 if hash_there(KEYS[4]) then
   for _, field in ipairs({ 'signed', 'one_time', 'rotate_through' }) do
-    local id = redis.call('HGET', KEYS[4], field)
-    if id and not (string.match(id, '^%d+$') and #id < 16) then damaged_ids[#damaged_ids + 1] = field end
+    if not is_whole(redis.call('HGET', KEYS[4], field)) then damaged_ids[#damaged_ids + 1] = field end
   end
 end
 is_damaged = is_damaged or #damaged_ids > 0

@@ -455,20 +455,25 @@ async def test_a_thread_over_its_time_limit_keeps_its_slot_and_what_it_ends_with
     assert bus.finished == ["message-2"]
 
 
-async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_other_workers(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    bus, at_once = MemoryBus(), list[int]()
+def company(at_once: list[int], slow: str = "") -> Agent:
+    """Returns an agent that takes 10 s for each message, twice that for `slow`, and notes how many ran when one ended."""
     agent, running_now = Agent(), set[str]()
 
     @agent.on_message()
     async def answer(message: InboundMessage, chat: Chat) -> None:
         running_now.add(message.message_id)
-        await trio.sleep(10)
+        await trio.sleep(20 if message.message_id == slow else 10)
         at_once.append(len(running_now))
         running_now.discard(message.message_id)
 
-    async with running(agent, bus, concurrency=3):
+    return agent
+
+
+async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_other_workers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bus, at_once = MemoryBus(), list[int]()
+    async with running(company(at_once), bus, concurrency=3):
         bus.give(job_of(number=1), job_of(number=2))
         await bus.until(lambda: len(bus.held) == 2)
         await trio.sleep(1)
@@ -483,16 +488,7 @@ async def test_a_suspect_runs_alone_and_what_cannot_begin_meanwhile_goes_to_othe
 
 async def test_suspects_run_few_at_a_time_among_themselves(autojump_clock: trio.testing.MockClock) -> None:
     bus, at_once = MemoryBus(), list[int]()
-    agent, running_now = Agent(), set[str]()
-
-    @agent.on_message()
-    async def answer(message: InboundMessage, chat: Chat) -> None:
-        running_now.add(message.message_id)
-        await trio.sleep(20 if message.message_id == "message-2" else 10)
-        at_once.append(len(running_now))
-        running_now.discard(message.message_id)
-
-    async with running(agent, bus, concurrency=5):
+    async with running(company(at_once, slow="message-2"), bus, concurrency=5):
         bus.give(job_of(number=1), job_of(number=2))
         await bus.until(lambda: len(bus.held) == 2)
         await trio.sleep(1)
