@@ -43,8 +43,9 @@ local function count_write()
 end
 
 -- Adds an event of a message to the ledger, without content. All entries have the same fields, which Redis then stores once.
+-- A ledger of another type (a damaged disk) loses its lines and stops no script in its midst: what a script wrote before stays written.
 local function note_in(ledger, event, job, detail)
-  redis.call('XADD', ledger, '*', 'e', event, 'j', job, 'x', detail or '')
+  redis.pcall('XADD', ledger, '*', 'e', event, 'j', job, 'x', detail or '')
 end
 
 local function note(event, job, detail)
@@ -53,7 +54,7 @@ end
 
 -- Adds the first event of a message, and trims the ledger to `kept` entries; the few further events of a message need not trim it.
 local function note_first(event, job, detail, kept)
-  redis.call('XADD', LEDGER, 'MAXLEN', '~', kept, '*', 'e', event, 'j', job, 'x', detail)
+  redis.pcall('XADD', LEDGER, 'MAXLEN', '~', kept, '*', 'e', event, 'j', job, 'x', detail)
 end
 
 -- -> whether this entry, the fencing token, is pending at this consumer (DESIGN rule 6)

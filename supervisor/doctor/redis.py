@@ -11,6 +11,7 @@ from bus.records.keys import Keys
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.lua import Scripts
 from bus.transport.wire import RedisFailed, RedisUnavailable
+from bus.views.shared_keys import SharedKeys
 from host.budgets import MIB, SMALLEST_REDIS_BYTES
 from host.embedded import layout_of
 from host.redis_folder import DATA_FOLDER, LOG_FILE
@@ -106,6 +107,9 @@ async def _ask(case: Case, client: RedisClient, found: list[Finding]) -> None:
         found.append(bad(SUBJECT, "fit", str(problem), RUNBOOK))
     faults = (await look(client)).faults(case.redis_trust)
     found.extend(bad(SUBJECT, setting, fault, RUNBOOK) for setting, fault in faults.items() if fault)
+    if case.agent_id is not None:
+        damaged = await SharedKeys(client, Keys(case.agent_id)).faults()
+        found.extend(bad(SUBJECT, "keys", fault, RUNBOOK) for fault in damaged)
     memory = await info_of(client, "memory")
     persistence = await info_of(client, "persistence")
     clients = await info_of(client, "clients")

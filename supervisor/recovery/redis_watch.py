@@ -1,4 +1,4 @@
-"""Checks once a second that Redis answers, does what we ask, has room (redis_memory.py), and still has the settings that it must have.
+"""Checks once a second that Redis answers, does what we ask, has room (redis_memory.py), and still has the settings and keys that it must have.
 
 Readiness is red at once if Redis refuses, with its text; if it is away, after five seconds. Reading proves little: a replica, a full
 server and one that cannot persist all answer. So a key is written too. Every few seconds a new connection is made, as a restart would make it:
@@ -6,7 +6,7 @@ a changed password or certificate refuses that while old connections go on. And 
 (bus/transport/refusals.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -17,6 +17,7 @@ from bus.transport.clock import clock_fault, clock_of
 from bus.transport.lua import Scripts
 from bus.transport.route import Route
 from bus.transport.wire import RedisFailed, RedisUnavailable, Wire
+from bus.views.shared_keys import SharedKeys
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import Facts, look
@@ -27,6 +28,7 @@ LATE_SECONDS = 5.0
 KNOCK_SECONDS = 3.0
 KNOCK_ANSWER_SECONDS = 3.0
 PROBE_KEPT_MS = 60_000
+RUNBOOK = "docs/runbooks/redis.md"
 
 log = structlog.get_logger()
 
@@ -39,6 +41,7 @@ class RedisWatch:
         client: RedisClient,
         metrics: Metrics,
         memory: RedisMemory,
+        shared_keys: SharedKeys,
         trust: frozenset[str] = frozenset(),
         *,
         probe: str = "probe",
@@ -54,6 +57,7 @@ class RedisWatch:
         self._metrics = metrics
         self._memory = memory
         self._answered_at = trio.current_time()
+        self._shared_keys = shared_keys
         self._trust = trust
         self._probe = probe
         self._ask_seconds = ask_seconds
@@ -64,6 +68,8 @@ class RedisWatch:
         """How far Redis' clock is ahead of ours, ms."""
         self.faults: Mapping[str, str] = {}
         """For each checked setting, why messages can be lost by it; '' if they cannot."""
+        self._damage = ""
+        """Which keys that all conversations share are not as they must be."""
 
     async def run(self) -> None:
         """Checks once a second until cancelled."""
@@ -77,6 +83,7 @@ class RedisWatch:
                 facts = await look(self._client)
                 await self._memory.consider(facts)
                 self._consider_settings(facts)
+                self._consider_keys(await self._shared_keys.faults())
                 await self._client.command("SET", self._probe, "1", "PX", PROBE_KEPT_MS)
                 _, self.clock_ahead_ms = await clock_of(self._client)
             except RedisFailed as error:
@@ -110,7 +117,7 @@ class RedisWatch:
     def check(self) -> Check:
         """Returns the check for readiness."""
         ago = trio.current_time() - self._answered_at
-        wrong = [fault for fault in (self._refusal(), self._memory.full, self._why_unfit()) if fault]
+        wrong = [fault for fault in (self._refusal(), self._memory.full, self._why_unfit(), self._damage) if fault]
         late = ago >= LATE_SECONDS
         if late and not wrong and self._failed is not None:
             wrong = [f"away: {self._failed}"]
@@ -139,3 +146,10 @@ class RedisWatch:
             log.error("redis: not fit any more", reason=unfit)
         elif before and not unfit:
             log.info("redis: fit again")
+
+    def _consider_keys(self, faults: Sequence[str]) -> None:
+        before, self._damage = self._damage, "; ".join(faults)
+        if self._damage and self._damage != before:
+            log.error("redis: a key that all conversations share is damaged", reason=self._damage, remedy=RUNBOOK)
+        elif before and not self._damage:
+            log.info("redis: the keys that all conversations share are as they must be again")

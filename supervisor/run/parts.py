@@ -11,6 +11,7 @@ from bus.transport.client import RedisClient
 from bus.transport.wire import RedisFailed
 from bus.views.backlog import Backlog
 from bus.views.overview import Overview
+from bus.views.shared_keys import SharedKeys
 from crypto.identity import LocalDevice
 from host.budgets import UNLIMITED_REDIS_BYTES, StoreBudgets
 from host.instance import Instance
@@ -84,6 +85,7 @@ class Parts:
                 own_limit_bytes=settings.redis_memory_bytes or UNLIMITED_REDIS_BYTES,
                 kept_bytes=self.overview.kept_bytes,
             ),
+            SharedKeys(client, names),
             settings.redis_trust,
             probe=names.probe(instance.name),
         )

@@ -24,6 +24,7 @@ from bus.steps.slots import SlotStore
 from bus.transport.client import Commands, RedisClient
 from bus.transport.lua import Argument
 from bus.transport.wire import RedisDenied, RedisFailed, RedisFull, RedisRefused, RedisUnavailable, Value
+from bus.views.shared_keys import SharedKeys
 from supervisor.peers.relations import Relations
 from supervisor.recovery.redis_memory import RedisMemory
 from supervisor.recovery.redis_watch import RedisWatch
@@ -148,7 +149,9 @@ def loops_of(core: Core, store: JobStore) -> dict[str, Loop]:
         Loop(core.overflow.run),
         Loop(lambda: core.prekeys.keep(core.metrics), core.prekeys.refill_soon),
         Loop(reclaimer(core).run),
-        Loop(RedisWatch(core.client, core.metrics, RedisMemory(lambda _: None)).run),
+        Loop(
+            RedisWatch(core.client, core.metrics, RedisMemory(lambda _: None), SharedKeys(core.client, core.keys)).run
+        ),
         Loop(core.timer_mover.run),
         Loop(relations.run, relations.read_all),
         Loop(core.quarantine_retrier.run),

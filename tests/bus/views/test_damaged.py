@@ -1,10 +1,11 @@
-"""What an operator's lists show beside a damaged value: everything else."""
+"""What an operator's lists show beside a damaged value: everything else. And a ledger that is damaged stops no message."""
 
 from pathlib import Path
 
+from bus.steps.jobs import Finished
 from bus.steps.letters import DeadLetters
 from bus.views.conversations import Conversations
-from tests.bus.builders import open_bus
+from tests.bus.builders import open_bus, open_worker, reply
 from tests.redis_server import redis_server
 
 
@@ -31,3 +32,15 @@ async def test_a_dead_letter_without_its_fields_hides_no_other(tmp_path: Path) -
                 ("unreadable_record", 0, 0),
                 ("\ufffd", 0, 1),
             ]
+
+
+async def test_a_ledger_of_another_type_loses_its_lines_and_no_message(tmp_path: Path) -> None:
+    """Else a script ended in its midst: what it had written stayed, and no message was let in, answered or sent."""
+    with redis_server(tmp_path) as url:
+        async with open_bus(url) as bus, open_worker(url) as worker:
+            await bus.client.command("SET", bus.keys.ledger, "of another type")
+            await bus.accept(1)
+            [job] = await worker.take(1)
+            assert await worker.finish(job, last=[("0", reply("hello"))]) is Finished.DONE
+            assert await bus.client.command("XLEN", bus.keys.replies) == 1
+            assert await bus.client.command("GET", bus.keys.ledger) == b"of another type"

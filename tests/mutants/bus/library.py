@@ -12,6 +12,19 @@ OF_THE_LIBRARY = (
         ("the_oldest_cards_go_first", "table.sort(ids)", ""),
     ),
     *of(
+        script("_library"), ("tests/bus/views/test_damaged.py",),
+        ("a_damaged_ledger_stops_no_message", "redis.pcall('XADD', LEDGER, 'MAXLEN',", "redis.call('XADD', LEDGER, 'MAXLEN',"),
+        ("nor_what_becomes_of_it", "redis.pcall('XADD', ledger,", "redis.call('XADD', ledger,"),
+    ),
+    *of(
+        "bus/views/shared_keys.py", ("tests/bus/views/test_shared_keys.py", "tests/supervisor/recovery/test_redis_watch.py"),
+        ("a_key_of_another_type_is_a_fault", "if found[kind] not in (wanted, \"none\")", "if False"),
+        ("a_key_that_is_not_there_is_none", "not in (wanted, \"none\")", "!= wanted"),
+        ("a_counter_is_a_number", "for kind in COUNTERS if found[kind] == \"string\")", "for kind in COUNTERS if False)"),
+        ("a_sum_is_a_number", "                if found[kind] == \"hash\"\n", "                if False\n"),
+        ("a_number_of_64_bits", " and -(2**63) <= int(value) < 2**63", ""),
+    ),
+    *of(
         script("_library"), ("tests/bus/steps/test_audit.py",),
         ("a_placed_job_waits_behind_parked_ones", "for _, box in ipairs({ MAILBOX, PARKED }) do", "for _, box in ipairs({ MAILBOX }) do"),
     ),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from bus.records.keys import Keys
 from supervisor.doctor.case import Case
 from supervisor.doctor.clock import skew
+from supervisor.doctor.findings import Verdict
 from supervisor.doctor.redis import look_at_redis
 from tests.redis_server import RedisServer, running_redis
 from tests.supervisor.doctor.builders import case_of, named, verdicts
@@ -119,3 +121,12 @@ def test_a_clock_that_is_off_redis_is_judged_by_what_is_certain(
         finding = named(look_at_redis(case_with(server, tmp_path)))["clock: Redis"]
     assert finding.verdict == "bad"
     assert "ahead of the Redis" in finding.said
+
+
+def test_a_key_that_all_conversations_share_and_that_is_damaged_is_named(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server, redis.Redis(unix_socket_path=str(server.socket)) as client:
+        case = case_with(server, tmp_path)
+        client.set(Keys(str(case.agent_id)).ledger, "of another type")
+        found = named(look_at_redis(case))["redis: keys"]
+        assert found.verdict is Verdict.BAD
+        assert "ledger is a string and must be a stream" in found.said

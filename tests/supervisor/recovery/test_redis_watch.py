@@ -13,6 +13,7 @@ from bus.records.keys import Keys
 from bus.transport.client import RedisClient, open_redis
 from bus.transport.wire import RedisDenied, RedisUnavailable
 from bus.views.overview import Overview
+from bus.views.shared_keys import SharedKeys
 from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
@@ -23,6 +24,7 @@ from tests.redis_server import running_redis
 from tests.waiting import said_of, waiting_for
 
 NOTICED_SECONDS = 60.0
+NAMES = Keys("agent")
 CHANGES = {
     TRUST_EVICTION: ("maxmemory-policy", "allkeys-lru", "noeviction"),
     TRUST_PERSISTENCE: ("appendonly", "no", "yes"),
@@ -35,7 +37,7 @@ async def watched(
 ) -> AsyncIterator[tuple[RedisClient, RedisWatch]]:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), RedisMemory(pause), trust)
+            watch = RedisWatch(client, Metrics(), RedisMemory(pause), SharedKeys(client, NAMES), trust)
             nursery.start_soon(watch.run)
             yield client, watch
             nursery.cancel_scope.cancel()
@@ -69,6 +71,38 @@ async def test_a_setting_that_loses_messages_is_red_with_its_remedy_until_it_is_
     ]
 
 
+DAMAGE = {
+    "a counter of another type": ("waiting", ("SADD", "x"), "hashee:{agent}:waiting is a set and must be a string"),
+    "a counter that is none": ("waiting", ("SET", "x"), "hashee:{agent}:waiting must be a whole number and is none"),
+    "a stream": ("ledger", ("SET", "x"), "hashee:{agent}:ledger is a string and must be a stream"),
+    "a sum": (
+        "load",
+        ("HSET", "total", "x"),
+        "hashee:{agent}:load, its field 'total', must be a whole number and is none",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+async def test_a_key_that_all_share_and_that_is_damaged_is_red_with_its_name_until_it_is_mended(
+    tmp_path: Path, damage: tuple[str, tuple[str, ...], str]
+) -> None:
+    """Else every message went into quarantine, or no job was taken, and `/readyz` stayed 200."""
+    kind, (command, *arguments), says = damage
+    with capture_logs() as said:
+        async with watched(tmp_path) as (client, watch):
+            await until(watch, lambda _: bool(watch.faults))
+            assert watch.check().ok
+            await client.command(command, NAMES.of(kind), *arguments)
+            assert says in (await until(watch, lambda found: not found.ok)).detail
+            await client.command("DEL", NAMES.of(kind))
+            await until(watch, lambda found: found.ok)
+    assert [(line["log_level"], line.get("remedy")) for line in said] == [
+        ("error", "docs/runbooks/redis.md"),
+        ("info", None),
+    ]
+
+
 async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_path: Path) -> None:
     paused = list[bool]()
     async with watched(tmp_path, pause=paused.append) as (client, watch):
@@ -97,22 +131,23 @@ async def test_nearly_full_is_red_with_the_reason_until_it_is_well_below(tmp_pat
 
 
 async def test_of_a_redis_without_a_limit_what_this_agent_keeps_counts(tmp_path: Path) -> None:
-    paused, names = list[bool](), Keys("agent")
+    paused = list[bool]()
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
             watch = RedisWatch(
                 client,
                 Metrics(),
-                RedisMemory(paused.append, own_limit_bytes=1_000_000, kept_bytes=Overview(client, names).kept_bytes),
+                RedisMemory(paused.append, own_limit_bytes=1_000_000, kept_bytes=Overview(client, NAMES).kept_bytes),
+                SharedKeys(client, NAMES),
             )
             nursery.start_soon(watch.run)
             await client.command("SET", "of others", bytes(2_000_000))
             await until(watch, lambda _: bool(watch.faults))
             assert watch.check().ok
-            await client.command("HSET", names.load, "total", 500_000, "out", 300_000)
-            await client.command("XADD", names.dead, "*", "r", bytes(200_000))
+            await client.command("HSET", NAMES.load, "total", 500_000, "out", 300_000)
+            await client.command("XADD", NAMES.dead, "*", "r", bytes(200_000))
             assert "nearly full" in (await until(watch, lambda found: not found.ok)).detail
-            await client.command("DEL", names.load)
+            await client.command("DEL", NAMES.load)
             await until(watch, lambda found: found.ok)
             nursery.cancel_scope.cancel()
     assert paused == [True, False]
@@ -166,7 +201,14 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), ask_seconds=0.02, knock_seconds=0.02)
+            watch = RedisWatch(
+                client,
+                Metrics(),
+                RedisMemory(lambda _: None),
+                SharedKeys(client, NAMES),
+                ask_seconds=0.02,
+                knock_seconds=0.02,
+            )
             nursery.start_soon(watch.run)
             await until(watch, lambda found: found.ok and bool(watch.faults))
             spoil(by)
@@ -181,7 +223,14 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
 async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), ask_seconds=0.02, knock_seconds=0.02)
+            watch = RedisWatch(
+                client,
+                Metrics(),
+                RedisMemory(lambda _: None),
+                SharedKeys(client, NAMES),
+                ask_seconds=0.02,
+                knock_seconds=0.02,
+            )
             nursery.start_soon(watch.run)
             server.fill()
             server.kill()
@@ -197,7 +246,7 @@ async def test_what_was_refused_to_anybody_counts_until_it_is_done(tmp_path: Pat
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client:
-            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None))
+            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), SharedKeys(client, NAMES))
             by.acl("-xadd", "-memory")
             for command in (("XADD", "s", "*", "a", "b"), ("MEMORY", "USAGE", "s")):
                 with pytest.raises(RedisDenied):
@@ -217,7 +266,7 @@ async def test_one_that_is_only_away_has_five_seconds(
 
     monkeypatch.setattr("supervisor.recovery.redis_watch.look", away)
     async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
-        watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None))
+        watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), SharedKeys(client, NAMES))
         nursery.start_soon(watch.run)
         await trio.sleep(LATE_SECONDS - 0.5)
         assert watch.check().ok
