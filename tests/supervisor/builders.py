@@ -40,6 +40,8 @@ SECRET = bytes(range(32))
 KEYS = StoreKeys.derive(SECRET)
 IDENTITY = IdentityKeys.generate(os.urandom)
 WAIT_SECONDS = 5.0
+ASKING_BRIEFLY = Pauses(asking=0.5, asking_again=0.05)
+"""For what the relay does not tell: brief, and a hundred times what an answer needs, since what it tells later must come in time too."""
 
 
 class Core(MessageCore):

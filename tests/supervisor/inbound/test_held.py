@@ -21,7 +21,7 @@ from supervisor.peers.untold import IN_VAIN_SECONDS
 from supervisor.relay.frames import MessageNew
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
-from tests.supervisor.builders import Core, open_core, until, worker
+from tests.supervisor.builders import ASKING_BRIEFLY, Core, open_core, until, worker
 from tests.supervisor.inbound.test_inbound import OTHER_CONVERSATION, scene
 from tests.supervisor.peers.group_scene import scene as group_scene
 from tests.supervisor.person import CONVERSATION, PERSON, Person, message_frame
@@ -138,7 +138,7 @@ async def test_who_is_not_told_by_the_relay_waits_there_in_order_and_nobody_wait
     tmp_path: Path, clock: MockClock
 ) -> None:
     """A relay that is slow for five seconds must not put the first of a person's messages behind the second."""
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         ben = Person(core.rest, BEN)
         ben.meet()
         await core.owners.refresh()
@@ -171,7 +171,7 @@ async def test_what_the_relay_does_not_tell_of_somebody_is_waited_for_there_in_t
     tmp_path: Path, clock: MockClock, call: str
 ) -> None:
     """First contacts, and groups: in quarantine a later message could come before them."""
-    hearing_all, pauses = Policies(groups="all"), Pauses(asking=0.05, asking_again=0.01)
+    hearing_all, pauses = Policies(groups="all"), ASKING_BRIEFLY
     async with group_scene(tmp_path, pauses) as (core, circle, ada, _):
         await core.policies.publish(hearing_all)
         core.rest.fail_next(call, *[RestFailed(call, 503)] * 1000)
@@ -196,7 +196,7 @@ async def test_what_the_relay_does_not_tell_of_somebody_is_waited_for_there_in_t
 
 
 async def test_where_too_much_waits_who_is_not_told_stands_in_quarantine_and_holds_nobody_up(tmp_path: Path) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         ben = Person(core.rest, BEN)
         ben.meet()
         core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)

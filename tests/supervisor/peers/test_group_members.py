@@ -14,6 +14,7 @@ from supervisor.peers.owners import UNLISTED_FETCH_SECONDS
 from supervisor.peers.untold import WAIT_AT_RELAY_SECONDS
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import Pauses
+from tests.supervisor.builders import ASKING_BRIEFLY
 from tests.supervisor.peers.group_scene import scene
 from tests.supervisor.person import Person, relation_of
 
@@ -45,7 +46,7 @@ async def test_a_message_waits_while_the_relay_does_not_show_its_sender(tmp_path
 async def test_a_message_does_not_wait_for_ever_for_its_sender_and_is_read_later(
     tmp_path: Path, clock: MockClock
 ) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, circle, ada, _):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, circle, ada, _):
         said, later = circle.say(ada), circle.say(ada, "again")
         core.rest.fail_next("devices", *[RestFailed("devices", 500, "internal_error")] * 100)
         assert await core.polled(said) is Intake.NOTED

@@ -30,7 +30,7 @@ from supervisor.peers.untold import IN_VAIN_SECONDS, WAIT_AT_RELAY_SECONDS
 from supervisor.relay.rest import RestFailed
 from supervisor.settings.pauses import PAUSES, Pauses
 from tests.redis_server import redis_server
-from tests.supervisor.builders import KEYS, Core, open_core
+from tests.supervisor.builders import ASKING_BRIEFLY, KEYS, Core, open_core
 from tests.supervisor.doubles import FakeRest
 from tests.supervisor.person import CONVERSATION, PERSON, Person, relation_of
 
@@ -279,7 +279,7 @@ async def test_a_device_list_that_cannot_be_fetched_is_asked_for_again_while_the
 async def test_an_owner_whose_devices_the_relay_does_not_tell_is_asked_for_after_growing_pauses(
     status: int, tmp_path: Path, clock: MockClock
 ) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         ada.meet()
         await core.owners.refresh()
         core.rest.fail_next("devices", *[RestFailed("devices", status, "no")] * 100)
@@ -303,7 +303,7 @@ async def test_an_owner_whose_devices_the_relay_does_not_tell_is_asked_for_after
 async def test_an_owner_whose_devices_are_not_told_for_long_has_their_messages_in_quarantine(
     tmp_path: Path, clock: MockClock
 ) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         ada.meet()
         await core.owners.refresh()
         await core.prekeys.publish()
@@ -325,7 +325,7 @@ async def test_an_owner_whose_devices_are_not_told_for_long_has_their_messages_i
 async def test_who_has_no_relation_while_the_relay_tells_none_waits_there_and_after_ten_minutes_in_quarantine(
     tmp_path: Path, clock: MockClock
 ) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         await core.prekeys.publish()
         ada.meet()
         core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
@@ -363,7 +363,7 @@ async def test_who_the_relay_says_has_no_relation_does_not_wait(tmp_path: Path, 
 
 
 async def test_a_relation_that_is_told_by_a_frame_ends_the_waiting(tmp_path: Path) -> None:
-    async with scene(tmp_path, Pauses(asking=0.05, asking_again=0.01)) as (core, ada):
+    async with scene(tmp_path, ASKING_BRIEFLY) as (core, ada):
         await core.prekeys.publish()
         core.rest.fail_next("relations", *[RestFailed("relations", 503)] * 100)
         assert await core.polled(ada.say("hello", seq=1)) is Intake.NOTED
