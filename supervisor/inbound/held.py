@@ -19,7 +19,7 @@ from supervisor.inbound.incoming import MessageFrame
 from supervisor.inbound.refetch import Refetch
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_trouble import said_trouble
-from supervisor.relay.rest import Rest, RestFailed
+from supervisor.relay.rest import Rest, RestFailed, pause_after
 from supervisor.settings.pauses import PAUSES, Pauses
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ class HeldFetcher:
                 trouble.met(error)
             except RestFailed as error:
                 log.warning("held: waits for the relay", reason=str(error))
-                pause_seconds = max(self._pauses.held_look, error.retry_after_seconds)
+                pause_seconds = pause_after(error, self._pauses.held_look)
             await trio.sleep(pause_seconds)
 
     async def fetch_if_there_is_room(self, senders: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ from supervisor.outbound.outgoing import Head
 from supervisor.outbound.sealer import CannotSeal
 from supervisor.outbound.taking import Taking
 from supervisor.relay.connection import Connection
-from supervisor.relay.rest import RestFailed
+from supervisor.relay.rest import RestFailed, pause_after
 from supervisor.settings.pauses import PAUSES, Pauses
 
 log = structlog.get_logger()
@@ -94,7 +94,7 @@ class Outbound:
             return 0.0
         except RestFailed as error:
             log.warning("reply: waits for the relay", entry=entry.id, reason=str(error))
-            return max(self._pauses.reply_relay_retry, error.retry_after_seconds)
+            return pause_after(error, self._pauses.reply_relay_retry)
         return None
 
     def _opened(self, entry: StreamEntry, record: ReplyRecord) -> Head:

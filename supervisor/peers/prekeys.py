@@ -29,7 +29,7 @@ from crypto.prekeys import (
     rotation_is_due,
 )
 from supervisor.observe.metrics import Metrics
-from supervisor.relay.rest import Rest, RestFailed
+from supervisor.relay.rest import Rest, RestFailed, pause_after
 from supervisor.settings.pauses import PAUSES, Pauses
 
 ONE_TIME_PUBLISHED = 100
@@ -160,7 +160,7 @@ class OwnPrekeys:
                 before, self.problem = self.problem, str(error)
                 if self.problem != before:
                     log.warning("prekeys: not published", reason=self.problem)
-                await trio.sleep(self._pauses.prekeys_retry)
+                await trio.sleep(pause_after(error, self._pauses.prekeys_retry))
                 continue
             metrics.one_time_prekeys_left.set(left)
             self.problem = ""

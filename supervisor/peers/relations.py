@@ -8,7 +8,7 @@ from supervisor.peers.owners import Owners
 from supervisor.relay.frames import Relation
 from supervisor.relay.poll_wish import PollWish
 from supervisor.relay.related import essence_of
-from supervisor.relay.rest import RestFailed
+from supervisor.relay.rest import RestFailed, pause_after
 from supervisor.settings.pauses import PAUSES, Pauses
 
 MOST_WAITING = 1000
@@ -57,7 +57,7 @@ class Relations:
                 if problem != before:
                     log.warning("relations: not read", reason=problem)
                 self.read_all()
-                await trio.sleep(self._pauses.relations_retry)
+                await trio.sleep(pause_after(error, self._pauses.relations_retry))
             self._polls.ask()
 
     async def _keep(self) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from bus.transport.wire import RedisFailed
 from supervisor.relay.patience import patient_for
-from supervisor.relay.rest import RestFailed
+from supervisor.relay.rest import RestFailed, pause_after
 from supervisor.settings.pauses import PAUSES, Pauses
 
 WAIT_LONG_SECONDS: Final = 20.0
@@ -39,7 +39,7 @@ async def asked(
                 log.warning("relay: asked in vain while a message waits", reason=str(error))
                 if error.is_final:
                     return None
-                await trio.sleep(max(pauses.asking_again, error.retry_after_seconds))
+                await trio.sleep(pause_after(error, pauses.asking_again))
     return None
 
 

@@ -100,6 +100,11 @@ class RestFailed(Exception):
         return self.status in REFUSALS and self.code != NOT_JSON
 
 
+def pause_after(error: Exception, at_least: float) -> float:
+    """Returns the seconds until what failed is tried again: as long as the relay asks us to wait, and `at_least`."""
+    return max(at_least, error.retry_after_seconds) if isinstance(error, RestFailed) else at_least
+
+
 class Page(msgspec.Struct, frozen=True):
     """One polled page, oldest first; None in the place of a malformed frame. `last_id`: the cursor after it."""
 

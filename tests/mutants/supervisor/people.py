@@ -85,8 +85,9 @@ PEOPLE = (
     *of(
         module("peers/relations"), tests("supervisor/peers/test_relations"),
         ("one_too_many_has_the_list_read", "        except trio.WouldBlock:\n            self.read_all()", "        except trio.WouldBlock:\n            pass"),
-        ("what_was_not_read_is_read_again", "                self.read_all()\n                await trio.sleep(self._pauses.relations_retry)\n", "                await trio.sleep(self._pauses.relations_retry)\n"),
-        ("not_at_once_again", "                await trio.sleep(self._pauses.relations_retry)\n", ""),
+        ("what_was_not_read_is_read_again", "                self.read_all()\n                await trio.sleep(pause_after(error, self._pauses.relations_retry))\n", "                await trio.sleep(pause_after(error, self._pauses.relations_retry))\n"),
+        ("nor_before_the_relay_says", "pause_after(error, self._pauses.relations_retry)", "self._pauses.relations_retry"),
+        ("not_at_once_again", "                await trio.sleep(pause_after(error, self._pauses.relations_retry))\n", ""),
         ("what_was_not_noted_is_read", "            except RedisFailed:\n                self.read_all()", "            except RedisFailed:\n                pass"),
         ("asked_meanwhile_is_read_once_more", "            self._to_read = trio.Event()\n            try", "            try"),
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from bus.steps.prekey_wish import PrekeyWish
 from crypto.identity import IdentityKeys, LocalDevice
@@ -192,6 +193,22 @@ async def test_a_relay_and_a_redis_that_are_away_are_asked_again(tmp_path: Path)
                 server.start()
             assert core.count("one_time_prekeys_left") == 100
             assert rest.calls.count("register_keys") >= 3
+
+
+async def test_a_relay_that_says_when_is_not_asked_before(tmp_path: Path, clock: trio.testing.MockClock) -> None:
+    async with scene(tmp_path) as core, trio.open_nursery() as nursery:
+        core.rest.fail_next("register_keys", RestFailed("register", 429, retry_after_seconds=120.0))
+        nursery.start_soon(core.prekeys.keep, core.metrics)
+        with waiting_for("the relay to refuse", WAIT_SECONDS):
+            while not core.prekeys.problem:
+                await trio.sleep(0.001)
+        clock.jump(PAUSES.prekeys_retry + 5)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert core.rest.calls.count("register_keys") == 1
+        clock.jump(120.0)
+        with waiting_for("prekeys to be published", WAIT_SECONDS):
+            await core.prekeys.published.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_relays_word_that_few_are_left_refills_soon(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ async def test_a_list_that_cannot_be_read_is_read_again_after_a_pause_and_each_r
     assert made.readings == 3
 
 
+async def test_a_list_is_not_read_again_before_the_relay_says(autojump_clock: trio.testing.MockClock) -> None:
+    made = Scene()
+    made.told.fails_to_read.append(RestFailed("relations", 429, retry_after_seconds=30.0))
+    made.relations.read_all()
+    async with running(made):
+        await trio.sleep(60)
+    first, second = made.told.read_at
+    assert second - first == pytest.approx(30)
+
+
 async def test_what_redis_could_not_note_is_read(autojump_clock: trio.testing.MockClock) -> None:
     made = Scene()
     made.told.fails_to_note.append(RedisUnavailable("away"))
