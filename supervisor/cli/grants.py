@@ -13,7 +13,7 @@ import trio
 
 from bus.steps.letters import Quarantine
 from bus.steps.store import now_ms
-from bus.steps.vault import Vault
+from bus.steps.vault import Vault, Versioned
 from crypto.grants import decide_key_change
 from crypto.identity import PublicIdentity
 from crypto.keystore import fingerprint_hex, fingerprint_words
@@ -84,6 +84,16 @@ def refuse(owner_id: str) -> None:
     _decide(owner_id, accepted=False, said=f"the pinned keys of {owner_id} stay")
 
 
+def _lines_of(owner_id: str, row: Versioned, *, changed: bool) -> Iterator[str]:
+    """Yields the lines of a row. One that is damaged is shown whatever was asked for: nobody can say what stood in it."""
+    if row.value is None:
+        yield f"{owner_id}  CANNOT BE READ: its row in Redis is damaged; docs/runbooks/redis.md"
+        return
+    owner = Owner.decode(row.value)
+    if owner.grant.held or not changed:
+        yield from _lines(owner)
+
+
 def _lines(owner: Owner) -> Iterator[str]:
     grant = owner.grant
     yield f"{grant.owner_id}  {grant.status.value}  scopes: {', '.join(grant.scopes) or 'none'}"
@@ -115,9 +125,9 @@ async def _show(named: Sequence[str], most: int | None, changed: bool) -> int:
         wanted = list(named) or sorted(known)
         shown = wanted if most is None else wanted[:most]
         for start in range(0, len(shown), PAGE):
-            page = await rows.vault.owners(shown[start : start + PAGE])
-            owners = (Owner.decode(read.value) for read in page if read.value is not None)
-            lines = [line for owner in owners if owner.grant.held or not changed for line in _lines(owner)]
+            page = shown[start : start + PAGE]
+            read = zip(page, await rows.vault.owners(page), strict=True)
+            lines = [line for owner_id, row in read for line in _lines_of(owner_id, row, changed=changed)]
             if lines:
                 click.echo("\n".join(lines))
         return len(wanted) - len(shown)
