@@ -85,5 +85,19 @@ async def test_everybody_is_listed_however_many_pages_they_are(tmp_path: Path) -
     assert (nobody.returncode, "nobody has a grant under nobody" in nobody.stderr, both.returncode) == (1, True, 2)
 
 
+async def test_a_store_whose_shared_keys_are_damaged_is_said_with_what_helps(tmp_path: Path) -> None:
+    """`WRONGTYPE Operation against a key …` names no key and helps nobody."""
+    with redis_server(tmp_path) as url:
+        environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
+        async with open_redis(url) as client:
+            await client.command("SET", NAMES.owners, "of another type")
+        refused = run("grants", "list", environ=environ, cwd=tmp_path)
+        looked = run("doctor", environ=environ, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "hashee-agent doctor names it" in refused.stderr
+    assert "docs/runbooks/redis.md" in refused.stderr
+    assert f"{NAMES.owners} is a string and must be a set" in " ".join(looked.stdout.split())
+
+
 def people_in(text: str) -> list[str]:
     return [line.split()[0] for line in text.splitlines() if line.startswith("person-")]
