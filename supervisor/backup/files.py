@@ -17,8 +17,8 @@ FORGOTTEN_AFTER_SECONDS = 86_400.0  # a partial file of this age was left behind
 
 
 def named_in(folder: Path, agent_id: str) -> Path:
-    """Returns the path for a backup that is made now in a folder of backups."""
-    return folder / f"{agent_id}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    """Returns the path for a backup that is made now in a folder of backups, to the microsecond: two within one second are two."""
+    return folder / f"{agent_id}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}{SUFFIX}"
 
 
 @contextmanager

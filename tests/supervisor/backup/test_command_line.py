@@ -4,13 +4,14 @@ import errno
 import os
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
 
 from host.private_files import write_new
-from supervisor.backup.files import SUFFIX, keep_newest, whole_file
+from supervisor.backup.files import SUFFIX, keep_newest, named_in, whole_file
 from tests.supervisor.cli.keys.running import PROGRAM, environ_of, make_store, run
 from tests.supervisor.settings.environment import AGENT_ID, ED25519_PRIVATE, X25519_PRIVATE
 
@@ -149,6 +150,16 @@ def test_a_file_gets_its_name_when_it_is_whole_and_the_newest_are_kept(tmp_path:
             "one",
         ]
     )
+
+
+@pytest.mark.pure
+def test_backups_of_one_second_have_names_of_their_own_in_their_order(tmp_path: Path) -> None:
+    """Else the second of two within one second was refused: its file is there already."""
+    names = list[str]()
+    for _ in range(20):
+        names.append(named_in(tmp_path, AGENT_ID).name)
+        time.sleep(0.001)
+    assert names == sorted(set(names))
 
 
 @pytest.mark.pure
