@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import cast
 
 from bus.records.keys import Keys
+from bus.records.numbers import can_be_counted
 from bus.transport.client import RedisClient
 
 COUNTERS = ("gen", "epoch", "waiting")
 """The strings that are whole numbers."""
-
-MOST_DIGITS = 19
 
 TYPES: Mapping[str, str] = {
     **dict.fromkeys(
@@ -73,11 +72,5 @@ class SharedKeys:
         return [
             f"{self._keys.of(kind)}{which} must be a whole number and is none"
             for (kind, which, _), value in zip(asked, values, strict=True)
-            if value is not None and not _is_whole(cast(bytes, value))
+            if value is not None and not can_be_counted(cast(bytes, value))
         ]
-
-
-def _is_whole(value: bytes) -> bool:
-    """Returns whether Redis can count on with this value: 64 bits, signed."""
-    digits = value.removeprefix(b"-")
-    return digits.isdigit() and len(digits) <= MOST_DIGITS and -(2**63) <= int(value) < 2**63

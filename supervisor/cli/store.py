@@ -3,8 +3,8 @@
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -15,7 +15,7 @@ from bus.records.keys import Keys
 from bus.records.sealing import StoreKeys
 from bus.steps.seal import StoreSeal, StoreSealed
 from bus.transport.client import RedisClient, open_redis
-from bus.transport.wire import RedisFailed, RedisRefused
+from bus.transport.wire import RedisFailed
 from supervisor.keeper.redis_server import RedisDoesNotStart
 from supervisor.settings.key_settings import KeySettings
 from supervisor.settings.secrets import Secret, load_store_secret
@@ -30,10 +30,6 @@ UNIT_SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 class NotThere(Exception):
     """The named thing is not in the store."""
 
-
-DAMAGED = (
-    "a value in Redis is damaged; hashee-agent doctor names it if all conversations share it: docs/runbooks/redis.md"
-)
 
 REFUSALS = (StoreSealed, NoStore, NotThere, RedisDoesNotStart, RedisFailed)
 
@@ -57,20 +53,8 @@ async def open_store() -> AsyncIterator[OpenStore]:
         raise NoStore("there is no store secret yet; the first start of `hashee-agent up` makes it")
     names = Keys(settings.agent_id)
     async with reach_store(settings) as url, open_redis(url) as client:
-        with _saying_what_is_damaged():
-            keys = await StoreSeal(client, names).adopt(secret.reveal())
-            yield OpenStore(client, names, keys, secret, settings.state_dir)
-
-
-@contextmanager
-def _saying_what_is_damaged() -> Iterator[None]:
-    """Adds what helps to a refusal that has its reason in what stands in Redis."""
-    try:
-        yield
-    except RedisRefused as refused:
-        if refused.is_of_data:
-            refused.add_note(DAMAGED)
-        raise
+        keys = await StoreSeal(client, names).adopt(secret.reveal())
+        yield OpenStore(client, names, keys, secret, settings.state_dir)
 
 
 async def when_tried(store: OpenStore) -> str:

@@ -68,7 +68,7 @@ class RedisWatch:
         """How far Redis' clock is ahead of ours, ms."""
         self.faults: Mapping[str, str] = {}
         """For each checked setting, why messages can be lost by it; '' if they cannot."""
-        self._damage = ""
+        self._damage: Sequence[str] = ()
         """Which keys that all conversations share are not as they must be."""
 
     async def run(self) -> None:
@@ -82,8 +82,7 @@ class RedisWatch:
             try:
                 facts = await look(self._client)
                 await self._memory.consider(facts)
-                self._consider_settings(facts)
-                self._consider_keys(await self._shared_keys.faults())
+                self._consider(facts, await self._shared_keys.faults())
                 await self._client.command("SET", self._probe, "1", "PX", PROBE_KEPT_MS)
                 _, self.clock_ahead_ms = await clock_of(self._client)
             except RedisFailed as error:
@@ -117,7 +116,7 @@ class RedisWatch:
     def check(self) -> Check:
         """Returns the check for readiness."""
         ago = trio.current_time() - self._answered_at
-        wrong = [fault for fault in (self._refusal(), self._memory.full, self._why_unfit(), self._damage) if fault]
+        wrong = [fault for fault in (self._refusal(), self._memory.full, self._why_unfit()) if fault]
         late = ago >= LATE_SECONDS
         if late and not wrong and self._failed is not None:
             wrong = [f"away: {self._failed}"]
@@ -136,20 +135,13 @@ class RedisWatch:
         return "; ".join([*said, f"refused: {refused}"] if refused else said)
 
     def _why_unfit(self) -> str:
-        return "; ".join(fault for fault in self.faults.values() if fault)
+        return "; ".join(fault for fault in (*self.faults.values(), *self._damage) if fault)
 
-    def _consider_settings(self, facts: Facts) -> None:
+    def _consider(self, facts: Facts, damage: Sequence[str]) -> None:
         before = self._why_unfit()
-        self.faults = facts.faults(self._trust)
+        self.faults, self._damage = facts.faults(self._trust), damage
         unfit = self._why_unfit()
         if unfit and unfit != before:
-            log.error("redis: not fit any more", reason=unfit)
+            log.error("redis: not fit any more", reason=unfit, remedy=RUNBOOK)
         elif before and not unfit:
             log.info("redis: fit again")
-
-    def _consider_keys(self, faults: Sequence[str]) -> None:
-        before, self._damage = self._damage, "; ".join(faults)
-        if self._damage and self._damage != before:
-            log.error("redis: a key that all conversations share is damaged", reason=self._damage, remedy=RUNBOOK)
-        elif before and not self._damage:
-            log.info("redis: the keys that all conversations share are as they must be again")

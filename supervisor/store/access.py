@@ -32,6 +32,10 @@ TELL_SECONDS = 3.0
 
 STOP_SECONDS = 10.0
 
+DAMAGED = (
+    "a value in Redis is damaged; hashee-agent doctor names it if all conversations share it: docs/runbooks/redis.md"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quiet:
@@ -87,7 +91,21 @@ async def server_on(directory: Path, settings: KeySettings, lock_fd: int) -> Asy
 
 @asynccontextmanager
 async def reach_store(settings: KeySettings) -> AsyncIterator[str]:
-    """Gives the URL of the store's Redis, starting a private one that does not run. Raises as `private_redis`, except AlreadyRunning."""
+    """Gives the URL of the store's Redis, starting a private one that does not run. Raises as `private_redis`, except AlreadyRunning.
+
+    A RedisRefused of the block gets a note of what helps, if what stands in Redis is its reason.
+    """
+    try:
+        async with _redis_of(settings) as url:
+            yield url
+    except RedisRefused as refused:
+        if refused.is_of_data:
+            refused.add_note(DAMAGED)
+        raise
+
+
+@asynccontextmanager
+async def _redis_of(settings: KeySettings) -> AsyncIterator[str]:
     if settings.redis_url is not None:
         yield settings.redis_url.reveal()
         return

@@ -39,7 +39,7 @@ EXEMPT: Final[dict[str, tuple[str, ...]]] = {
         *("host/reasons.py", "supervisor/settings/supervisor.py", "supervisor/settings/worker.py", "bus/settings/places.py", "supervisor/settings/env_files.py"),
         *("supervisor/settings/manifest.py", "supervisor/settings/misspelt.py"),
         *("supervisor/settings/parsers.py", "supervisor/settings/key_settings.py", "host/code_place.py"),
-        *("supervisor/keeper/state_directory.py", "bus/settings/state_place.py", "host/private_files.py", "host/whole_file.py", "host/append_only.py", "bus/records/numbers.py", "bus/scripts/vault/owner_rows.lua", "bus/scripts/outside/read_conversations.lua"),
+        *("supervisor/keeper/state_directory.py", "bus/settings/state_place.py", "host/private_files.py", "host/whole_file.py", "host/append_only.py", "bus/scripts/vault/owner_rows.lua", "bus/scripts/outside/read_conversations.lua"),
         *("supervisor/settings/keystore_files.py", "supervisor/settings/secrets.py", "supervisor/store/access.py"),
         *("supervisor/store/rotation.py", "bus/settings/redis_tls.py", "supervisor/backup/settings.py", "supervisor/settings/backup_age.py"),
         *("bus/telemetry/settings.py", "bus/settings/spool_place.py", "host/own_folder.py", "supervisor/settings/process_limits.py"),

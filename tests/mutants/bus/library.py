@@ -22,7 +22,11 @@ OF_THE_LIBRARY = (
         ("a_key_that_is_not_there_is_none", "not in (wanted, \"none\")", "!= wanted"),
         ("a_counter_is_a_number", "for kind in COUNTERS if found[kind] == \"string\")", "for kind in COUNTERS if False)"),
         ("a_sum_is_a_number", "                if found[kind] == \"hash\"\n", "                if False\n"),
+    ),
+    *of(
+        "bus/records/numbers.py", ("tests/bus/views/test_shared_keys.py",),
         ("a_number_of_64_bits", " and -(2**63) <= int(value) < 2**63", ""),
+        ("a_number_in_its_own_spelling", "0|-?[1-9][0-9]{0,18}", "-?[0-9]{1,19}"),
     ),
     *of(
         script("_library"), ("tests/bus/steps/test_audit.py",),

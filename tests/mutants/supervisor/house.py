@@ -23,7 +23,7 @@ HOUSE = (
         module("recovery/redis_watch"), tests("supervisor/recovery/test_redis_watch"),
         ("what_is_away_for_long_is_red", "ok=not late and not wrong", "ok=True"),
         ("what_is_away_for_a_moment_is_not_red", "late = ago >= LATE_SECONDS", "late = ago > 0"),
-        ("a_damaged_key_that_all_share_is_red", "self._why_unfit(), self._damage)", "self._why_unfit())"),
+        ("a_damaged_key_that_all_share_is_red", "(*self.faults.values(), *self._damage)", "self.faults.values()"),
     ),
     *of(
         module("recovery/redis_memory"), tests("supervisor/recovery/test_redis_watch"),

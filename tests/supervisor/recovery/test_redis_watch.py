@@ -18,7 +18,7 @@ from supervisor.observe.health import Check
 from supervisor.observe.metrics import Metrics
 from supervisor.recovery.redis_check import TRUST_EVICTION, TRUST_PERSISTENCE, Facts, look
 from supervisor.recovery.redis_memory import RedisMemory
-from supervisor.recovery.redis_watch import LATE_SECONDS, RedisWatch
+from supervisor.recovery.redis_watch import ASK_SECONDS, KNOCK_SECONDS, LATE_SECONDS, RedisWatch
 from tests.redis_operator import RedisOperator as Operator
 from tests.redis_server import running_redis
 from tests.waiting import said_of, waiting_for
@@ -29,6 +29,14 @@ CHANGES = {
     TRUST_EVICTION: ("maxmemory-policy", "allkeys-lru", "noeviction"),
     TRUST_PERSISTENCE: ("appendonly", "no", "yes"),
 }
+
+
+def watch_of(
+    client: RedisClient, *, ask_seconds: float = ASK_SECONDS, knock_seconds: float = KNOCK_SECONDS
+) -> RedisWatch:
+    """Returns a watch that pauses nothing."""
+    memory, shared_keys = RedisMemory(lambda _: None), SharedKeys(client, NAMES)
+    return RedisWatch(client, Metrics(), memory, shared_keys, ask_seconds=ask_seconds, knock_seconds=knock_seconds)
 
 
 @asynccontextmanager
@@ -201,14 +209,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(
-                client,
-                Metrics(),
-                RedisMemory(lambda _: None),
-                SharedKeys(client, NAMES),
-                ask_seconds=0.02,
-                knock_seconds=0.02,
-            )
+            watch = watch_of(client, ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             await until(watch, lambda found: found.ok and bool(watch.faults))
             spoil(by)
@@ -223,14 +224,7 @@ async def test_what_redis_refuses_is_red_by_its_reason_until_it_is_mended(tmp_pa
 async def test_a_server_that_loads_is_red_by_that_name(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         async with open_redis(server.url) as client, trio.open_nursery() as nursery:
-            watch = RedisWatch(
-                client,
-                Metrics(),
-                RedisMemory(lambda _: None),
-                SharedKeys(client, NAMES),
-                ask_seconds=0.02,
-                knock_seconds=0.02,
-            )
+            watch = watch_of(client, ask_seconds=0.02, knock_seconds=0.02)
             nursery.start_soon(watch.run)
             server.fill()
             server.kill()
@@ -246,7 +240,7 @@ async def test_what_was_refused_to_anybody_counts_until_it_is_done(tmp_path: Pat
     with running_redis(tmp_path) as server:
         by = Operator(server)
         async with open_redis(by.url) as client:
-            watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), SharedKeys(client, NAMES))
+            watch = watch_of(client)
             by.acl("-xadd", "-memory")
             for command in (("XADD", "s", "*", "a", "b"), ("MEMORY", "USAGE", "s")):
                 with pytest.raises(RedisDenied):
@@ -266,7 +260,7 @@ async def test_one_that_is_only_away_has_five_seconds(
 
     monkeypatch.setattr("supervisor.recovery.redis_watch.look", away)
     async with open_redis(f"unix://{tmp_path}/none") as client, trio.open_nursery() as nursery:
-        watch = RedisWatch(client, Metrics(), RedisMemory(lambda _: None), SharedKeys(client, NAMES))
+        watch = watch_of(client)
         nursery.start_soon(watch.run)
         await trio.sleep(LATE_SECONDS - 0.5)
         assert watch.check().ok

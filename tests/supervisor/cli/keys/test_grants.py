@@ -91,11 +91,14 @@ async def test_a_store_whose_shared_keys_are_damaged_is_said_with_what_helps(tmp
         environ = environ_of(tmp_path, HASHEE_REDIS_URL=url, HASHEE_STORE_KEY=STORE_KEY)
         async with open_redis(url) as client:
             await client.command("SET", NAMES.owners, "of another type")
+            await client.command("SET", NAMES.prekey_state, "of another type")
+        of_prekeys = run("keys", "rotate-prekeys", environ=environ, cwd=tmp_path)
         refused = run("grants", "list", environ=environ, cwd=tmp_path)
         looked = run("doctor", environ=environ, cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "hashee-agent doctor names it" in refused.stderr
-    assert "docs/runbooks/redis.md" in refused.stderr
+    for one in (refused, of_prekeys):
+        assert one.returncode == 1
+        assert "hashee-agent doctor names it" in one.stderr
+        assert "docs/runbooks/redis.md" in one.stderr
     assert f"{NAMES.owners} is a string and must be a set" in " ".join(looked.stdout.split())
 
 
