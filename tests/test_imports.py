@@ -90,10 +90,10 @@ def test_the_keeper_loads_nothing_that_deals_with_keys_or_messages() -> None:
 
 @pytest.mark.parametrize("command", ["up", "supervisor", "files", None])
 def test_no_process_that_stays_loads_what_it_does_not_use(command: str | None) -> None:
-    """By way of structlog and of redis; both can be imported later by whoever needs them."""
+    """By way of structlog and of redis; all can be imported later by whoever needs them."""
     process = "workers.__main__" if command is None else f"supervisor.__main__, supervisor.cli.{command}"
-    names = ("rich", "pygments", "opentelemetry")
-    program = f"import sys, {process}; print(*[one for one in {names} if one in sys.modules]); import rich.console, opentelemetry.trace"
+    names = ("rich", "pygments", "opentelemetry", "redis", "redis.client", "redis.asyncio", "redis.commands")
+    program = f"import sys, {process}; print(*[one for one in {names} if one in sys.modules]); import rich.console, opentelemetry.trace, redis.asyncio"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
     )

@@ -1,5 +1,5 @@
 """Commands and streams to and from Redis, wherever it is."""
 
-from host.lean_imports import import_without
+from host.lean_imports import import_parts
 
-import_without("redis", "opentelemetry")
+import_parts("redis", ("backoff", "connection", "exceptions", "retry"), hidden="opentelemetry")
