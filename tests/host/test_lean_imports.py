@@ -52,6 +52,33 @@ def test_an_owner_has_all_of_redis_however_it_is_imported(owners: str) -> None:
     assert run(f"{OURS}{owners}") == "Redis\n"
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "with mock.patch.dict(sys.modules): import redis\nimport redis",
+        "for name in [n for n in sys.modules if n.split('.')[0] == 'redis']: del sys.modules[name]\nimport redis",
+        "import redis; del sys.modules['redis']; import redis",
+    ],
+)
+def test_what_was_taken_out_of_the_modules_is_whole_when_it_is_imported_again(statement: str) -> None:
+    program = f"from unittest import mock\n{statement}\nprint(redis.exceptions.ConnectionError is redis.ConnectionError, redis.Redis.__name__)\n"
+    assert run(OURS + program) == "True Redis\n"
+
+
+def test_who_asks_for_its_files_before_it_is_imported_has_them() -> None:
+    program = "import pkgutil, importlib.util as u\nspec = u.find_spec('redis')\n"
+    asked = "print(len(pkgutil.get_data('redis', '__init__.py')) == len(spec.loader.get_source('redis').encode()), spec.loader.is_package('redis'))\n"
+    assert run(OURS + program + asked) == "True True\n"
+
+
+def test_who_hooks_into_imports_is_asked_first() -> None:
+    """As wrapt's hooks are, whose finder stands in front."""
+    finder = "class Finder:\n    def find_spec(self, name, path, target=None):\n        if name == 'redis': print('asked')\nsys.meta_path.insert(0, Finder())\n"
+    before, after = f"import trio, ssl\n{finder}{OURS}", f"{OURS}{finder}"
+    assert run(f"{before}print('then')\nimport redis").endswith("then\nasked\n")
+    assert run(f"{after}print('then')\nimport redis").endswith("then\nasked\n")
+
+
 def test_the_modules_that_both_use_are_there_once() -> None:
     ours = "from bus.transport import wire\nfrom redis.exceptions import ConnectionError as first\n"
     theirs = "import redis\nprint(redis.exceptions.ConnectionError is first is redis.ConnectionError is redis.asyncio.ConnectionError)\n"
