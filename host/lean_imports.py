@@ -1,7 +1,8 @@
 """Imports of a library only what we use of it, where it would load more. Whoever else imports it gets all of it."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -10,13 +11,13 @@ from types import ModuleType
 
 
 def import_without(library: str, hidden: str) -> None:
-    """Imports a library as if another one were not installed. Whoever needs that one imports it later. Nothing happens where either is there already.
+    """Imports a library as if another one were not installed. Whoever needs that one imports it later. What is there already stays as it is.
 
     structlog takes rich for tracebacks in colours, 3.5 MiB of each process.
     """
     if library in sys.modules:
         return
-    with _Hidden(hidden):
+    with _hidden(hidden):
         import_module(library)
 
 
@@ -32,7 +33,7 @@ def import_parts(library: str, parts: Iterable[str], hidden: str) -> None:
         return
     sys.modules[library] = module_from_spec(spec)
     try:
-        with _Hidden(hidden):
+        with _hidden(hidden):
             for part in parts:
                 import_module(f"{library}.{part}")
     except (ImportError, AttributeError):
@@ -49,20 +50,17 @@ def _place_of_files() -> int:
     return next((place for place, finder in enumerate(sys.meta_path) if finder is PathFinder), 0)
 
 
-class _Hidden:
+@contextmanager
+def _hidden(library: str) -> Iterator[None]:
     """A block in which the import of a library fails as if it were not installed, unless it is there already."""
-
-    def __init__(self, library: str) -> None:
-        self._library = library
-
-    def __enter__(self) -> None:
-        self._is_there = self._library in sys.modules
-        if not self._is_there:
-            sys.modules[self._library] = None  # type: ignore[assignment]  # an import of it fails then, which the other one expects
-
-    def __exit__(self, *_: object) -> None:
-        if not self._is_there:
-            del sys.modules[self._library]
+    if library in sys.modules:
+        yield
+        return
+    sys.modules[library] = None  # type: ignore[assignment]  # an import of it fails then, which the other one expects
+    try:
+        yield
+    finally:
+        del sys.modules[library]
 
 
 class _Rest(MetaPathFinder, Loader):

@@ -151,8 +151,19 @@ print(made.whole, made.small.__name__)
 
 def test_what_is_there_already_or_not_installed_is_left_alone(tmp_path: Path) -> None:
     made_library(tmp_path, __init__="whole = 1\n", small="print('small')")
-    assert run(f"import made\n{PARTS}print('made.small' in sys.modules, len(sys.meta_path))", tmp_path).startswith(
-        "False"
+    finders = "import made\nbefore = [*sys.meta_path]\n"
+    assert (
+        run(f"{finders}{PARTS}print('made.small' in sys.modules, sys.meta_path == before)", tmp_path) == "False True\n"
     )
-    absent = "from host.lean_imports import import_parts, import_without\nimport_parts('absent', ('small',), hidden='taken')\n"
+    absent = "from host.lean_imports import import_parts\nimport_parts('absent', ('small',), hidden='taken')\n"
     assert run(f"{absent}print('absent' in sys.modules, 'taken' in sys.modules)") == "False False\n"
+
+
+def test_a_library_that_is_there_is_not_hidden(tmp_path: Path) -> None:
+    made_library(tmp_path, __init__="", small="import taken\n")
+    (tmp_path / "taken.py").write_text("", encoding="utf-8")
+    program = f"import taken\n{PARTS}from made.small import taken as theirs\n"
+    assert (
+        run(f"{program}print(theirs is taken is sys.modules['taken'], 'made' in sys.modules)", tmp_path)
+        == "True False\n"
+    )
