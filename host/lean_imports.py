@@ -78,7 +78,7 @@ class _Rest(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._spec.name or fullname in sys.modules or not self._parts():
+        if fullname != self._spec.name or not self._parts():
             return None
         places = self._spec.submodule_search_locations
         return spec_from_file_location(fullname, self._spec.origin, loader=self, submodule_search_locations=places)
